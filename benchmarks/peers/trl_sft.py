@@ -1,0 +1,215 @@
+"""Measure how fast TRL's SFTTrainer trains a LoRA adapter on a CPU; print one JSON line.
+
+Measured: real tokens (prompt and completion, never padding) per second of the training loop. `seconds` is the
+trainer's own `train_runtime`: it starts after the model is loaded, the rows are tokenised and the optimizer's plan is
+made, and ends after the last step. `peak_rss_bytes` is the high-water mark of the whole process (VmHWM, so Linux only).
+
+How TRL is used: the prompt-completion dataset, loss on the completion only and `peft_config`, as its SFT page says.
+Where a setting only trades speed for memory, or suits a GPU, the one that is fastest on a CPU is taken:
+
+- bf16 weights (`dtype` in `model_init_kwargs`) and no autocast. TRL's default, fp32 weights under bf16 autocast, casts
+  every frozen weight again at every use; bf16 weights under autocast measured about a tenth slower as well.
+  PEFT keeps the adapter itself in fp32 in both.
+- no gradient checkpointing (TRL's default is on), because it computes the forward pass twice.
+- batches of rows of like length (`group_by_length`), so that hardly any padding is left. `--order given` keeps the
+  order of the file instead: slower, but the loss of each step is then comparable with another tool's.
+- SDPA attention, TRL's default here; eager measured no faster. Packing and padding-free are documented for
+  FlashAttention only, which is made for GPUs.
+- freed memory is kept and used again, in huge pages. By default glibc hands every large tensor back to the kernel, and
+  touching the pages anew cost more than half of the time on the virtual machine this was written on.
+  `--memory returned` leaves that default; whatever is compared must run under the same choice.
+
+TRL 1.16 projects the vocabulary for every position, prompt and padding included, wherever Triton is missing, and it
+has no setting for that. Schedule, clipping and optimizer are its defaults: linear decay to zero without warm-up,
+gradient norm 1, fused AdamW without weight decay.
+
+Nothing of tunesmith is imported, and the run is refused if TRL would train on other tokens than the rows hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from transformers import PreTrainedTokenizerBase
+    from trl import SFTConfig, SFTTrainer
+
+    Row = dict[str, str]
+    Example = dict[str, list[int]]
+
+ORDERS = {"length": "group_by_length", "given": "sequential"}
+DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
+IGNORED = -100
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h; a threshold of -1 never trims
+
+
+def main() -> None:
+    """Train once as asked and print the measurements; everything else that is written goes to stderr."""
+    asked = parse_options()
+    os.environ["HF_HUB_OFFLINE"] = "1"  # the trainer reports its use to the hub otherwise; read at import
+    if asked.memory == "kept":
+        keep_memory()
+    with contextlib.redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as folder:
+        result = measure(asked, folder)
+    print(json.dumps(result))
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Training speed of TRL's SFTTrainer, as one JSON line.")
+    parser.add_argument("--model", required=True, help="folder with weights and tokenizer")
+    parser.add_argument("--rows", required=True, type=Path, help='JSONL of {"prompt", "completion"}, rendered text')
+    parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--alpha", type=int, default=16)
+    parser.add_argument("--targets", default="q_proj,v_proj", help="names of the adapted layers, with commas")
+    parser.add_argument("--batch", type=int, default=8, help="rows per step")
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--lr", type=float, default=2e-4)
+    parser.add_argument("--dtype", choices=DTYPES, default="bf16", help="of the weights and the arithmetic")
+    parser.add_argument("--max-length", type=int, default=2048, help="a longer row is refused, not cut")
+    parser.add_argument("--order", choices=ORDERS, default="length", help="of the rows: fastest, or as in the file")
+    parser.add_argument("--memory", choices=["kept", "returned"], default="kept", help="what is done with freed memory")
+    return parser.parse_args()
+
+
+def keep_memory() -> None:
+    """Have freed memory used again; must come before torch is imported, which reads its variable once."""
+    os.environ["THP_MEM_ALLOC_ENABLE"] = "1"
+    libc = ctypes.CDLL(None)
+    for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1)):
+        if libc.mallopt(option, value) != 1:
+            refuse("this libc's mallopt refuses to keep freed memory", "run with --memory returned")
+
+
+def measure(asked: argparse.Namespace, folder: str) -> dict[str, object]:
+    """Load, check the tokens, train; give back the figures of the one JSON line."""
+    import trl
+    from transformers import AutoTokenizer
+
+    rows = read_rows(asked.rows)
+    tokenizer = AutoTokenizer.from_pretrained(asked.model)
+    trainer = build_trainer(asked, rows, tokenizer, folder)
+    prepared = list(cast("Iterable[Example]", trainer.train_dataset))
+    real, trained = (asked.epochs * count for count in count_tokens(prepared, rows, tokenizer))
+    seconds = trainer.train().metrics["train_runtime"]
+    seen = max(entry.get("num_tokens", 0) for entry in trainer.state.log_history)
+    if seen != real:
+        refuse(f"TRL counted {seen:.0f} tokens where the rows hold {real}", "report it: this script is wrong")
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return {
+        "tool": "trl",
+        "version": trl.__version__,
+        "real_tokens": real,
+        "trained_tokens": trained,
+        "seconds": seconds,
+        "tokens_per_second": round(real / seconds, 2),
+        "peak_rss_bytes": peak_rss_bytes(),
+        "order": asked.order,
+        "memory": asked.memory,
+        "losses": losses,
+        "first_loss": losses[0],
+        "final_loss": losses[-1],
+    }
+
+
+def read_rows(file: Path) -> list[Row]:
+    """The prompt and completion of every line; further keys are left behind, since TRL gives some a meaning."""
+    with file.open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines if line.strip()]
+    return [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]
+
+
+def build_trainer(
+    asked: argparse.Namespace, rows: list[Row], tokenizer: PreTrainedTokenizerBase, folder: str
+) -> SFTTrainer:
+    """An SFTTrainer ready to train: model loaded, adapter added, rows tokenised."""
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl import SFTTrainer
+
+    return SFTTrainer(
+        model=asked.model,
+        args=configure(asked, folder),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(
+            r=asked.rank, lora_alpha=asked.alpha, target_modules=asked.targets.split(","), task_type="CAUSAL_LM"
+        ),
+    )
+
+
+def configure(asked: argparse.Namespace, folder: str) -> SFTConfig:
+    """The settings the module's docstring gives reasons for."""
+    from trl import SFTConfig
+
+    return SFTConfig(
+        output_dir=folder,
+        per_device_train_batch_size=asked.batch,
+        num_train_epochs=asked.epochs,
+        learning_rate=asked.lr,
+        max_length=asked.max_length,
+        completion_only_loss=True,
+        packing=False,
+        use_cpu=True,
+        bf16=False,
+        model_init_kwargs={"dtype": DTYPES[asked.dtype]},
+        gradient_checkpointing=False,
+        train_sampling_strategy=ORDERS[asked.order],
+        save_strategy="no",
+        report_to="none",
+        logging_steps=1,
+        disable_tqdm=True,
+        seed=0,
+    )
+
+
+def count_tokens(prepared: list[Example], rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
+    """(All tokens, tokens with loss) of one epoch, once every row is seen to be what the file says.
+
+    TRL adds an EOS where it misses one, cuts what is too long, drops what is left without a completion and moves the
+    border where prompt and completion merge. A speed is only comparable when it did none of that.
+    """
+    if len(prepared) != len(rows):
+        refuse(f"TRL kept {len(prepared)} of {len(rows)} rows", "raise --max-length")
+    for number, (row, example) in enumerate(zip(rows, prepared, strict=True), start=1):
+        check_row(number, row, example, tokenizer)
+    labels = [label for example in prepared for label in example["labels"]]
+    return len(labels), sum(label != IGNORED for label in labels)
+
+
+def check_row(number: int, row: Row, example: Example, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a row whose ids or labels differ from the prompt's and the completion's own, joined."""
+    prompt, completion = (tokenizer(row[part], add_special_tokens=False)["input_ids"] for part in row)
+    same_ids = example["input_ids"] == prompt + completion
+    same_labels = example["labels"] == [IGNORED] * len(prompt) + completion
+    if not (same_ids and same_labels):
+        refuse(
+            f"row {number}: TRL would train on {len(example['input_ids'])} tokens, or with a loss on others, "
+            f"where the row holds {len(prompt)} + {len(completion)}",
+            "end the completion with the tokenizer's EOS, the prompt at a token border, or raise --max-length",
+        )
+
+
+def peak_rss_bytes() -> int:
+    """The process's own high-water mark; getrusage would pass on that of a larger parent."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
+def refuse(what: str, fix: str) -> NoReturn:
+    print(f"error: {what}\n  fix: {fix}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    main()

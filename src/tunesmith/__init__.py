@@ -1,0 +1,46 @@
+"""tunesmith: from a task file to a tuned model and an honest report.
+
+The verbs of the command line, under the same words: `preview`, `train`,
+`evaluate` (on the command line `eval`), `compare`, `report`, `climb`. Each is
+imported when it is first used.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+from tunesmith.errors import ConfigError, DataError, FitError, ModelError, RunError, TunesmithError
+
+__version__ = version("tunesmith")
+
+_HOMES = {
+    "preview": "tunesmith.training.preview",
+    "train": "tunesmith.training.train",
+    "evaluate": "tunesmith.evaluation.evaluate",
+    "Question": "tunesmith.evaluation.evaluate",
+    "compare": "tunesmith.reporting.compare",
+    "render": "tunesmith.reporting.report",
+    "write_report": "tunesmith.reporting.report",
+    "climb": "tunesmith.climb.ladder",
+    "Recipe": "tunesmith.recipe",
+    "read_recipe": "tunesmith.recipe",
+    "make_recipe": "tunesmith.recipe",
+    "Task": "tunesmith.data.task",
+    "load_task": "tunesmith.data.task",
+    "Template": "tunesmith.data.template",
+    "Run": "tunesmith.runs.run",
+    "Score": "tunesmith.runs.records",
+    "Adapter": "tunesmith.adapters.folder",
+}
+
+__all__ = ["ConfigError", "DataError", "FitError", "ModelError", "RunError", "TunesmithError", "__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'tunesmith' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Adapters: what training made, as folders that PEFT and transformers read."""

@@ -1,0 +1,215 @@
+"""The command line: one command per verb, the same words as in Python.
+
+Nothing heavy is imported before a verb needs it, so `--help` answers at once.
+"""
+
+import errno
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from tunesmith.errors import ConfigError, FitError, TunesmithError
+
+if TYPE_CHECKING:
+    from tunesmith.recipe import Recipe
+    from tunesmith.reporting.compare import Comparison
+    from tunesmith.training.preview import Preview
+
+app = typer.Typer(
+    name="tunesmith",
+    help="From a task file to a tuned model and an honest report: what was gained, what it cost, and which rung is enough.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Settings = Annotated[list[str] | None, typer.Option("-s", metavar="KEY=VALUE", help="Override a recipe field, e.g. -s train.epochs=2.")]
+Out = Annotated[Path, typer.Option("--out", help="A new folder.")]
+
+
+@app.command()
+def preview(
+    what: Annotated[str, typer.Argument(metavar="TASK|RECIPE", help="A task or recipe file, or an embedded task.")],
+    n: Annotated[int, typer.Option("-n", min=1, help="How many rows to show.")] = 3,
+    settings: Settings = None,
+) -> None:
+    """Show what the model will see: the tokens that carry loss, lengths, and what happens to the rows."""
+    from tunesmith.training.preview import preview as make_preview
+
+    _print_preview(make_preview(_recipe(what, settings), n))
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A new folder.")],
+    settings: Settings = None,
+) -> None:
+    """Train as a recipe says."""
+    from tunesmith.training.train import train as run_training
+
+    made = run_training(_recipe(recipe, settings), run, command=_command())
+    facts, ledger = made.summary(), made.ledger()
+    for line in ledger.lines() if ledger else []:
+        typer.echo(line)
+    typer.echo(
+        f"{facts.steps} steps, {facts.tokens} tokens in {facts.seconds:.0f} s ({facts.tokens_per_second:.0f} tokens/s), "
+        f"peak memory {facts.peak_memory_bytes / 2**30:.1f} GiB"
+    )
+    typer.echo(f"loss {facts.first_loss:.3f} -> {facts.final_loss:.3f}" + _validation(facts.first_validation_loss, facts.validation_loss))
+    if facts.stopped_early:
+        typer.echo(f"stopped at step {facts.steps} of {facts.planned_steps}; what was learned is saved in {run}/checkpoints", err=True)
+        raise typer.Exit(130)
+    typer.echo(f"trained {facts.trainable_parameters} of {facts.total_parameters} parameters: {run}/checkpoints")
+
+
+@app.command(name="eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL|RUN", help="An alias, folder, .gguf file, hub id, or a training run.")],
+    task: Annotated[str, typer.Option("--task", help="A task file or embedded task.")],
+    out: Out,
+    split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "test",
+    shots: Annotated[int, typer.Option("--shots", min=0, help="Worked examples shown before each question.")] = 0,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first n rows of a seeded order.")] = None,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    template: Annotated[str | None, typer.Option("--template", help="A wording of the task; the first by default.")] = None,
+) -> None:
+    """Answer the questions of a split, and score the answers."""
+    from tunesmith.data.task import load_task, split_named
+    from tunesmith.evaluation.evaluate import Question
+    from tunesmith.evaluation.evaluate import evaluate as run_evaluation
+
+    question = Question(load_task(task), split_named(split), shots, template, limit, seed)
+    run = run_evaluation(model, question, out, command=_command())
+    for score in run.scores():
+        typer.echo(f"{score.metric:<12} {score.value:.4f}  [{score.low:.4f}, {score.high:.4f}]  n={score.n}")
+    facts = run.summary()
+    typer.echo(f"{facts.prompt_tokens:.0f} prompt tokens per request, {facts.seconds:.0f} s, {facts.tokens_per_second:.0f} tokens/s")
+    if facts.unfinished_answers:
+        typer.echo(f"{facts.unfinished_answers} answers were cut off at the task's generation.max_new_tokens")
+    typer.echo(f"answers and scores: {out}")
+
+
+@app.command()
+def climb(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A task file or embedded task.")],
+    out: Out,
+    model: Annotated[str | None, typer.Option("--model", help="An alias, folder, .gguf file or hub id.")] = None,
+    target: Annotated[str | None, typer.Option("--target", metavar="METRIC=VALUE", help="Stop at the first rung that reaches it.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Test rows: the first n of a seeded order.")] = None,
+    settings: Settings = None,
+) -> None:
+    """Try zero-shot, few-shot and LoRA on one task, and say which is enough."""
+    from tunesmith.climb.ladder import climb as run_climb
+    from tunesmith.recipe import make_recipe
+
+    values: dict[str, object] = {"task": task, **({"model": model} if model else {})}
+    recipe = make_recipe(values, tuple(settings or ()), where="climb")
+    run = run_climb(recipe, out, _target(target), limit, _command(), typer.echo)
+    typer.echo(f"report: {(run.folder / 'report.html').resolve()}")
+
+
+@app.command()
+def compare(runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Evaluated runs; each is compared with the first.")]) -> None:
+    """Compare runs on the same questions: paired differences with intervals."""
+    from tunesmith.reporting.compare import compare as compare_runs
+    from tunesmith.reporting.compare import label
+    from tunesmith.runs.run import Run
+
+    if len(runs) < 2:
+        raise ConfigError("compare needs at least two runs", fix="tunesmith compare RUN RUN")
+    first, *others = (Run.open(folder) for folder in runs)
+    for other in others:
+        typer.echo(f"{other.folder} ({label(other)}) against {first.folder} ({label(first)})")
+        for found in compare_runs(first, other):
+            typer.echo(_difference(found))
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs of train, eval or climb.")],
+    out: Annotated[Path, typer.Option("--out", help="The HTML file to write.")],
+) -> None:
+    """Write one self-contained HTML page about some runs."""
+    from tunesmith.reporting.report import write_report
+    from tunesmith.runs.run import Run
+
+    write_report([Run.open(folder) for folder in runs], out)
+    typer.echo(f"report: {out.resolve()}")
+
+
+def main() -> NoReturn:
+    """Run the command line: a user's mistake is two lines and exit code 2, our own keeps its traceback."""
+    try:
+        app()
+    except TunesmithError as wrong:
+        _refuse(wrong)
+    except OSError as wrong:
+        if wrong.errno != errno.ENOSPC:
+            raise
+        _refuse(FitError("the disk is full; what was being written is not complete", fix="free some space and run it again"))
+    except KeyboardInterrupt:
+        typer.echo("stopped", err=True)
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _refuse(wrong: TunesmithError) -> NoReturn:
+    typer.echo(f"error: {wrong.what}\n  fix: {wrong.fix}", err=True)
+    sys.exit(2)
+
+
+def _recipe(what: str, settings: list[str] | None) -> "Recipe":
+    """Read a recipe file; a task file or embedded task stands for a recipe with all defaults."""
+    from tunesmith.config import read_yaml
+    from tunesmith.recipe import make_recipe, read_recipe
+
+    given = tuple(settings or ())
+    path = Path(what)
+    if path.suffix in (".yaml", ".yml") and "source" not in read_yaml(path):
+        return read_recipe(path, given)
+    return make_recipe({"task": what}, given, where=what)
+
+
+def _command() -> list[str]:
+    return ["tunesmith", *sys.argv[1:]]
+
+
+def _target(text: str | None) -> tuple[str, float] | None:
+    if text is None:
+        return None
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise ConfigError(f"--target {text}: is not of the form metric=value", fix="write e.g. --target rouge1=0.40") from None
+
+
+def _validation(before: float | None, after: float | None) -> str:
+    return "" if before is None or after is None else f", validation {before:.3f} -> {after:.3f}"
+
+
+def _difference(found: "Comparison") -> str:
+    return (
+        f"  {found.metric:<12} {found.a:.4f} -> {found.b:.4f}  {found.difference:+.4f} "
+        f"[{found.low:+.4f}, {found.high:+.4f}]  p={found.p:.4f}  n={found.n}  {found.verdict()}"
+    )
+
+
+def _print_preview(shown: "Preview") -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    colour = console.is_terminal and not console.no_color
+    for row in shown.rows:
+        head = f"row {row.id}  wording '{row.template}'  {row.prompt_tokens} tokens read, {row.answer_tokens} learned"
+        console.print(Text(head, style="bold"))
+        console.print(Text(row.prompt, style="dim"), end="")
+        console.print(Text(row.answer if colour else f"«{row.answer}»", style="bold green"))
+        console.print()
+    console.print("Marked text carries loss; all other text is only read.")
+    for line in (shown.length_line(), *shown.ledger.lines()):
+        console.print(Text(line))

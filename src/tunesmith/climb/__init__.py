@@ -1,0 +1,1 @@
+"""The climb: rung by rung from prompting to tuning, and which rung is good enough."""

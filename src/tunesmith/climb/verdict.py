@@ -1,0 +1,71 @@
+"""The verdict: the cheapest rung that no other rung beats."""
+
+from collections.abc import Sequence
+
+from tunesmith.config import Record
+from tunesmith.reporting.compare import Comparison, compare
+from tunesmith.runs.records import Score
+from tunesmith.runs.run import Run
+
+
+class Rung(Record):
+    """One step of the ladder: its name and the folders of its runs, relative to the climb."""
+
+    name: str
+    eval: str
+    train: str | None = None
+
+
+class Verdict(Record):
+    """Which rung to take, in one sentence, and the comparisons behind it."""
+
+    recommended: str
+    sentence: str
+    reasons: tuple[str, ...]
+
+
+def decide(rungs: Sequence[Rung], runs: Sequence[Run], target: float | None = None) -> Verdict:
+    """Recommend a rung by the first metric; `rungs` go from cheap to expensive.
+
+    Take the cheapest rung that reaches `target`; otherwise the cheapest that no
+    dearer rung beats significantly (paired test, p < 0.05).
+    """
+    scores = [run.scores()[0] for run in runs]
+    reached = [i for i, score in enumerate(scores) if target is not None and score.value >= target]
+    chosen = reached[0] if reached else _unbeaten(runs)
+    reasons = [_reason(rungs, i, j, runs) for i in range(len(runs)) for j in range(i)]
+    return Verdict(recommended=rungs[chosen].name, sentence=_sentence(rungs, scores, chosen, target), reasons=tuple(reasons))
+
+
+def _unbeaten(runs: Sequence[Run]) -> int:
+    """Find the first rung that no later rung beats."""
+    return next(i for i in range(len(runs)) if not any(_main(runs[i], dearer).verdict() == "better" for dearer in runs[i + 1 :]))
+
+
+def _main(a: Run, b: Run) -> Comparison:
+    return compare(a, b)[0]
+
+
+def _reason(rungs: Sequence[Rung], i: int, j: int, runs: Sequence[Run]) -> str:
+    found = _main(runs[j], runs[i])
+    word = {"better": "better than", "worse": "worse than", "undecided": "not clearly different from"}[found.verdict()]
+    return (
+        f"{rungs[i].name} is {word} {rungs[j].name}: {found.metric} {found.difference:+.3f} "
+        f"[{found.low:+.3f}, {found.high:+.3f}], {format_p(found.p)}"
+    )
+
+
+def _sentence(rungs: Sequence[Rung], scores: Sequence[Score], chosen: int, target: float | None) -> str:
+    score = scores[chosen]
+    value = f"{score.metric} {score.value:.3f} [{score.low:.3f}, {score.high:.3f}] on {score.n} {score.split} rows"
+    if target is not None and score.value >= target:
+        return f"Take {rungs[chosen].name}: it is the cheapest rung that reaches {target:g}, with {value}."
+    missed = f" No rung reaches the target of {target:g}." if target is not None else ""
+    if chosen == len(rungs) - 1:
+        return f"Take {rungs[chosen].name}: it is significantly better than every cheaper rung, with {value}.{missed}"
+    return f"Take {rungs[chosen].name}: no more expensive rung is significantly better; it has {value}.{missed}"
+
+
+def format_p(p: float) -> str:
+    """Write a p-value as people read it."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

@@ -1,0 +1,115 @@
+"""The ledger: what happened to every row on its way into training.
+
+Nothing is dropped or cut in silence: each row that did not go in whole is
+named here, and when more rows are affected than the budget allows, nothing
+runs at all.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from tunesmith.config import Record
+from tunesmith.data.encode import Encoded
+from tunesmith.data.leakage import normalise
+from tunesmith.data.template import Prompt
+from tunesmith.errors import DataError, FitError
+from tunesmith.recipe import Length
+
+
+class Ledger(Record):
+    """Counts and row ids of one training set; tokens are those that are trained on."""
+
+    rows: int
+    kept: int
+    tokens: int
+    answer_tokens: int
+    longest: int
+    trimmed: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    duplicate: tuple[str, ...] = ()
+    leaked: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """Say in words what happened, most important first."""
+        share = self.answer_tokens / self.tokens
+        text = [
+            f"{self.kept} of {self.rows} rows kept, longest {self.longest} tokens",
+            f"{self.tokens} tokens, {self.answer_tokens} of them answer ({share:.0%})",
+        ]
+        for name in ("trimmed", "dropped", "duplicate", "leaked"):
+            ids = getattr(self, name)
+            if ids:
+                shown = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
+                text.append(f"{len(ids)} {name}: {shown}")
+        return text
+
+
+def admit(rows: Sequence[Encoded], length: Length) -> tuple[list[Encoded], Ledger]:
+    """Apply the length policy and write the ledger.
+
+    `error` refuses the first row that is too long; `drop` leaves such rows
+    out; `trim_prompt` cuts the prompt's beginning and keeps its end and the
+    whole answer. Raises FitError if a row does not fit and may not be changed,
+    or more than `length.budget` of the rows were; DataError if none remain.
+    """
+    kept: list[Encoded] = []
+    trimmed: list[str] = []
+    dropped: list[str] = []
+    for row in rows:
+        if not row.answer:
+            raise DataError(f"row {row.id}: has no answer token to learn from", fix="fill or remove that row")
+        if row.size <= length.max_tokens:
+            kept.append(row)
+        elif length.overflow == "drop":
+            dropped.append(row.id)
+        else:
+            kept.append(_trimmed(row, length))
+            trimmed.append(row.id)
+    _within_budget(len(rows), [*trimmed, *dropped], length)
+    if not kept:
+        raise DataError("no rows are left to train on", fix="raise length.max_tokens")
+    return kept, Ledger(
+        rows=len(rows),
+        kept=len(kept),
+        tokens=sum(row.size for row in kept),
+        answer_tokens=sum(len(row.answer) for row in kept),
+        longest=max(row.size for row in kept),
+        trimmed=tuple(trimmed),
+        dropped=tuple(dropped),
+    )
+
+
+def _trimmed(row: Encoded, length: Length) -> Encoded:
+    room = length.max_tokens - len(row.answer)
+    if room < 1:
+        raise FitError(
+            f"row {row.id}: its answer alone is {len(row.answer)} tokens, length.max_tokens is {length.max_tokens}",
+            fix=f"-s length.max_tokens={row.size}, or -s length.overflow=drop",
+        )
+    if length.overflow == "error":
+        raise FitError(
+            f"row {row.id}: {row.size} tokens ({len(row.answer)} of them answer), length.max_tokens is {length.max_tokens}",
+            fix=f"-s length.max_tokens={row.size}, or -s length.overflow=drop or trim_prompt",
+        )
+    return replace(row, prompt=row.prompt[-room:])
+
+
+def _within_budget(rows: int, changed: Sequence[str], length: Length) -> None:
+    if len(changed) > length.budget * rows:
+        raise FitError(
+            f"{len(changed)} of {rows} rows are longer than {length.max_tokens} tokens, "
+            f"more than length.budget ({length.budget:.1%}) allows: {', '.join(changed[:5])}",
+            fix="raise length.max_tokens, or length.budget if that loss is meant",
+        )
+
+
+def duplicates(prompts: Iterable[Prompt]) -> tuple[str, ...]:
+    """Name the rows whose question and answer repeat an earlier row's, letter case and spacing aside."""
+    seen: set[str] = set()
+    again = []
+    for prompt in prompts:
+        text = normalise(f"{prompt.question}\n{prompt.answer}")
+        if text in seen:
+            again.append(prompt.id)
+        seen.add(text)
+    return tuple(again)

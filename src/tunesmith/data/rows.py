@@ -1,0 +1,221 @@
+"""Rows: read from files and hub data sets, with stable ids, splits and a fingerprint.
+
+Text formats are read by the standard library, because its errors have line
+numbers and it guesses no types ("007" stays "007"); parquet and hub data sets
+go through `datasets`.
+"""
+
+import csv
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from tunesmith.config import Record
+from tunesmith.errors import DataError
+from tunesmith.names import suggest
+
+FORMATS = ("jsonl", "json", "csv", "tsv", "parquet")
+
+
+class Source(Record):
+    """Where the rows of one split come from: a local `file` or a `hub` data set.
+
+    `id` names the field that identifies a row; without it the id is the row's
+    field 'id' where there is one, and otherwise a hash of its content.
+    `part: [0.0, 0.9]` keeps the rows whose hashed id falls into that share, so
+    that one file can serve as several splits that never overlap.
+    """
+
+    file: Path | None = None
+    hub: str | None = None
+    name: str | None = None
+    split: str | None = None
+    revision: str | None = None
+    id: str | None = None
+    part: tuple[float, float] = Field(default=(0.0, 1.0))
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "Source":
+        if (self.file is None) == (self.hub is None):
+            raise ValueError("name either a 'file' or a 'hub' data set")
+        if not 0.0 <= self.part[0] < self.part[1] <= 1.0:
+            raise ValueError("'part' is a share such as [0.0, 0.9]")
+        return self
+
+    @property
+    def place(self) -> str:
+        """Say where the rows are, for messages."""
+        return str(self.file) if self.file else f"{self.hub} (split {self.split or 'train'})"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example: a stable id and its named fields."""
+
+    id: str
+    fields: Mapping[str, Any]
+
+
+def read_rows(source: Source) -> list[Row]:
+    """Read every row of `source`.
+
+    Raises DataError naming the file and line of the first row that cannot be
+    read, an empty source, or two rows that claim the same id.
+    """
+    records = list(_records(source))
+    if not records:
+        raise DataError(f"{source.place}: holds no rows", fix="check that the file is the one you meant")
+    rows = _identified(records, source)
+    low, high = source.part
+    kept = [row for row in rows if low <= _share(row.id) < high] if source.part != (0.0, 1.0) else rows
+    if not kept:
+        raise DataError(f"{source.place}: no row falls into part {list(source.part)}", fix="widen 'part'")
+    return kept
+
+
+def first(rows: Sequence[Row], limit: int | None, seed: int) -> list[Row]:
+    """Give the first `limit` rows of an order that depends only on (seed, id).
+
+    A smaller limit is therefore always a subset of a larger one.
+    """
+    if limit is None or limit >= len(rows):
+        return list(rows)
+    return sorted(rows, key=lambda row: draw(seed, row.id))[:limit]
+
+
+def draw(seed: int, name: str) -> str:
+    """Give a uniformly distributed hex string that depends only on (seed, name)."""
+    return hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()
+
+
+def fingerprint(rows: Iterable[Row]) -> str:
+    """Give a SHA-256 over ids and contents that does not depend on the rows' order."""
+    lines = sorted(f"{row.id} {_canonical(row.fields)}" for row in rows)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _records(source: Source) -> Iterator[Mapping[str, Any]]:
+    if source.file is None:
+        return _hub_records(source)
+    path = source.file
+    if not path.is_file():
+        raise DataError(f"{path}: no such file", fix="check the path; it is relative to the task file")
+    readers = {"jsonl": _jsonl, "json": _json, "csv": _csv, "tsv": _csv, "parquet": _parquet}
+    suffix = path.suffix.removeprefix(".").lower()
+    if suffix not in readers:
+        raise DataError(f"{path}: format '{suffix}' is not known", fix=suggest(suffix, FORMATS))
+    try:
+        return iter(list(readers[suffix](path)))
+    except UnicodeDecodeError as wrong:
+        raise DataError(f"{path}: is not UTF-8 text ({wrong.reason} at byte {wrong.start})", fix="save it as UTF-8") from None
+
+
+def _jsonl(path: Path) -> Iterator[Mapping[str, Any]]:
+    with path.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield _object(line, f"{path} line {number}")
+
+
+def _object(text: str, where: str) -> Mapping[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as wrong:
+        raise DataError(f"{where}: is not JSON: {wrong.msg} at column {wrong.colno}", fix="mend or remove that line") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: is {type(value).__name__}, not an object with fields", fix='write {"field": ...} per line')
+    return value
+
+
+def _json(path: Path) -> Iterator[Mapping[str, Any]]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as wrong:
+        raise DataError(f"{path} line {wrong.lineno}: is not JSON: {wrong.msg}", fix="mend that line") from None
+    rows = _only_list(value) if isinstance(value, dict) else value
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{path}: is not a list of objects", fix='write [{"field": ...}, ...]')
+    yield from rows
+
+
+def _only_list(value: dict[str, Any]) -> Any:
+    """Unwrap {"examples": [...]}: files whose rows are the one list in an object."""
+    lists = [inner for inner in value.values() if isinstance(inner, list)]
+    return lists[0] if len(lists) == 1 else [value]
+
+
+def _csv(path: Path) -> Iterator[Mapping[str, Any]]:
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    # Tab-separated corpora (GLUE) hold lone quote characters as plain text.
+    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines, delimiter=delimiter, quoting=quoting, strict=True)
+        try:
+            for row in reader:
+                if None in row or None in row.values():
+                    raise DataError(
+                        f"{path} line {reader.line_num}: has not the {len(reader.fieldnames or [])} columns of the header",
+                        fix="quote fields that contain the delimiter",
+                    )
+                yield row
+        except csv.Error as wrong:
+            raise DataError(f"{path} line {reader.line_num}: {wrong}", fix="mend that line") from None
+
+
+def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:
+    import pyarrow.lib
+    from datasets import Dataset
+
+    try:
+        yield from Dataset.from_parquet(str(path), keep_in_memory=True)
+    except (pyarrow.lib.ArrowException, OSError, RuntimeError) as wrong:
+        raise DataError(f"{path}: cannot be read as parquet: {wrong}", fix="write the file again") from None
+
+
+def _hub_records(source: Source) -> Iterator[Mapping[str, Any]]:
+    from datasets import load_dataset
+
+    split = source.split or "train"
+    try:
+        return iter(load_dataset(source.hub, source.name, split=split, revision=source.revision))
+    except Exception as wrong:  # the hub raises a dozen unrelated kinds; each means "not available as named"
+        raise DataError(
+            f"hub data set '{source.hub}' cannot be loaded: {str(wrong).splitlines()[0]}",
+            fix="check the id, the split and the network, or give a local 'file'",
+        ) from wrong
+
+
+def _identified(records: Sequence[Mapping[str, Any]], source: Source) -> list[Row]:
+    """Give each record its id; equal contents without an id field are numbered apart."""
+    key = source.id or ("id" if all("id" in record for record in records) else None)
+    if key is None:
+        seen: Counter[str] = Counter()
+        rows = []
+        for record in records:
+            content = hashlib.sha256(_canonical(record).encode()).hexdigest()[:12]
+            seen[content] += 1
+            rows.append(Row(content if seen[content] == 1 else f"{content}-{seen[content]}", record))
+        return rows
+    for number, record in enumerate(records, 1):
+        if key not in record:
+            raise DataError(f"{source.place} row {number}: has no field '{key}' for its id", fix=suggest(key, record))
+    ids = Counter(str(record[key]) for record in records)
+    twice = next((name for name, count in ids.items() if count > 1), None)
+    if twice is not None:
+        raise DataError(f"{source.place}: id '{twice}' is used {ids[twice]} times", fix=f"make '{key}' unique, or drop it")
+    return [Row(str(record[key]), record) for record in records]
+
+
+def _canonical(fields: Mapping[str, Any]) -> str:
+    return json.dumps(fields, sort_keys=True, ensure_ascii=False, default=str)
+
+
+def _share(name: str) -> float:
+    """Map an id to [0, 1), uniformly and forever the same."""
+    return int(hashlib.sha256(name.encode()).hexdigest()[:12], 16) / 16**12

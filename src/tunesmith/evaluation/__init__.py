@@ -1,0 +1,1 @@
+"""Evaluation: answers on a held-out split, saved and scored."""

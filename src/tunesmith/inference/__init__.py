@@ -1,0 +1,1 @@
+"""Inference: answers from a model, many at a time."""

@@ -1,0 +1,98 @@
+"""Greedy answers in batches, rows of similar length together."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from tunesmith.errors import FitError
+from tunesmith.models.load import Model
+
+BATCH_ROWS = 16
+BATCH_TOKENS = 24_576  # padded prompt and answer tokens held in the cache at once
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Tokens of one answer, its stop token left out; `finished` says whether it stopped by itself."""
+
+    ids: tuple[int, ...]
+    finished: bool
+
+
+def generate(
+    model: Model,
+    prompts: Sequence[tuple[str, tuple[int, ...]]],
+    max_new_tokens: int,
+    on_batch: Callable[[int], None] | None = None,
+) -> list[Generated]:
+    """Answer (id, token ids) prompts greedily, in the order given.
+
+    The longest prompts go first, so that memory runs out at the start or not
+    at all. Raises FitError naming the first prompt that leaves no room for an
+    answer in the model's context.
+    """
+    _check_room(model, prompts, max_new_tokens)
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i][1]))
+    answers: dict[int, Generated] = {}
+    for batch in _batches(order, prompts, max_new_tokens):
+        made = _answer(model, [prompts[i][1] for i in batch], max_new_tokens)
+        answers.update(zip(batch, made, strict=True))
+        if on_batch:
+            on_batch(len(batch))
+    return [answers[i] for i in range(len(prompts))]
+
+
+def _check_room(model: Model, prompts: Sequence[tuple[str, tuple[int, ...]]], max_new_tokens: int) -> None:
+    # An encoder-decoder keeps its answer apart, and T5's relative positions set no limit to its prompt.
+    if model.context is None or model.kind == "encoder-decoder":
+        return
+    for name, ids in prompts:
+        if len(ids) + max_new_tokens > model.context:
+            raise FitError(
+                f"row {name}: {len(ids)} prompt tokens and {max_new_tokens} new ones exceed the context of {model.context}",
+                fix="use fewer shots, or a smaller generation.max_new_tokens",
+            )
+
+
+def _batches(order: Sequence[int], prompts: Sequence[tuple[str, tuple[int, ...]]], new: int) -> list[list[int]]:
+    """Cut the sorted rows so that a batch's longest row, padded over all, stays within the budget."""
+    batches: list[list[int]] = []
+    for i in order:
+        if batches and len(batches[-1]) < BATCH_ROWS:
+            longest = len(prompts[batches[-1][0]][1])
+            if (longest + new) * (len(batches[-1]) + 1) <= BATCH_TOKENS:
+                batches[-1].append(i)
+                continue
+        batches.append([i])
+    return batches
+
+
+@torch.no_grad()
+def _answer(model: Model, prompts: Sequence[tuple[int, ...]], new: int) -> list[Generated]:
+    """Generate for one batch, padded on the left so that every row ends where its answer begins."""
+    stops = list(model.encoder.stops)
+    ids, mask = _left_padded(prompts, stops[0])
+    config = GenerationConfig(max_new_tokens=new, do_sample=False, eos_token_id=stops, pad_token_id=stops[0])
+    if model.kind == "encoder-decoder":
+        config.decoder_start_token_id = model.net.config.decoder_start_token_id
+    model.net.eval()
+    out = model.net.generate(  # type: ignore[operator]
+        input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=config
+    )
+    start = 1 if model.kind == "encoder-decoder" else ids.shape[1]
+    return [_until_stop(row, stops) for row in out[:, start:].tolist()]
+
+
+def _left_padded(prompts: Sequence[tuple[int, ...]], pad: int) -> tuple[Tensor, Tensor]:
+    longest = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    return ids, mask
+
+
+def _until_stop(ids: list[int], stops: Sequence[int]) -> Generated:
+    end = next((i for i, token in enumerate(ids) if token in stops), None)
+    return Generated(tuple(ids if end is None else ids[:end]), end is not None)

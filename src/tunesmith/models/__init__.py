@@ -1,0 +1,1 @@
+"""Models: found, loaded, and asked for no more than is needed."""

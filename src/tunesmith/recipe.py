@@ -1,0 +1,109 @@
+"""Recipe: everything asked of one training, and the only home of defaults."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from tunesmith.config import Record, override, read_yaml
+
+Overflow = Literal["error", "drop", "trim_prompt"]
+
+
+class Full(Record):
+    """Train every weight.
+
+    Learning rate: the range TRL, LLaMA-Factory and ms-swift give for decoders up to 8B.
+    """
+
+    name: Literal["full"] = "full"
+    learning_rate: PositiveFloat = 2e-5
+
+
+class Lora(Record):
+    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) on frozen weights.
+
+    Targets all linear layers, which beats attention alone at the same size
+    ("LoRA Learns Less and Forgets Less", arXiv:2405.09673). `targets` is
+    `all-linear`, `attention`, `mlp`, or the names of linear layers.
+    """
+
+    name: Literal["lora"] = "lora"
+    rank: PositiveInt = 16
+    alpha: PositiveFloat = 32
+    targets: str | tuple[str, ...] = "all-linear"
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    learning_rate: PositiveFloat = 2e-4
+
+
+Method = Annotated[Full | Lora, Field(discriminator="name")]
+
+
+class Train(Record):
+    """How the weights are moved; `batch_tokens` are the real tokens of one forward pass."""
+
+    epochs: PositiveInt = 1
+    batch_tokens: PositiveInt = 2048
+    accumulate: PositiveInt = 1
+    learning_rate: PositiveFloat | Literal["auto"] = "auto"
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: float = Field(default=0.05, ge=0.0, lt=1.0)
+    weight_decay: NonNegativeFloat = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: PositiveFloat = 1.0
+    checkpoint_every: NonNegativeInt = 200
+
+
+class Length(Record):
+    """What happens to a row longer than `max_tokens`, and what share of rows it may happen to."""
+
+    max_tokens: PositiveInt = 1024
+    overflow: Overflow = "error"
+    budget: float = Field(default=0.02, ge=0.0, le=1.0)
+
+
+class Limit(Record):
+    """The first n rows of a seeded order; None takes all."""
+
+    train: PositiveInt | None = None
+    validation: PositiveInt | None = 100
+
+
+class Recipe(Record):
+    """One training. Every field has its default here and nowhere else."""
+
+    model: str = "smollm2"
+    task: str = "demo"
+    template: str = "any"
+    prompting: Literal["auto", "chat", "plain"] = "auto"
+    method: Method = Lora()
+    train: Train = Train()
+    length: Length = Length()
+    limit: Limit = Limit()
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    seed: int = 0
+
+    def learning_rate(self) -> float:
+        """Give the learning rate asked for, or the method's own where it says `auto`."""
+        asked = self.train.learning_rate
+        return self.method.learning_rate if asked == "auto" else asked
+
+
+def read_recipe(path: Path, settings: tuple[str, ...] = ()) -> Recipe:
+    """Read a recipe file and apply `-s key=value` settings. Raises ConfigError."""
+    return make_recipe(read_yaml(path), settings, where=str(path))
+
+
+def make_recipe(values: dict[str, object], settings: tuple[str, ...] = (), where: str = "recipe") -> Recipe:
+    """Build a recipe from plain values and `-s key=value` settings. Raises ConfigError."""
+    return Recipe.parse(override(_named(values), settings), where)
+
+
+def _named(values: dict[str, object]) -> dict[str, object]:
+    """Let `method: lora` stand for `method: {name: lora}`."""
+    method = values.get("method", "lora")
+    if isinstance(method, str):
+        return {**values, "method": {"name": method}}
+    if isinstance(method, dict) and "name" not in method:
+        return {**values, "method": {"name": "lora", **method}}
+    return values

@@ -1,0 +1,1 @@
+"""What people read: comparisons and one self-contained HTML report, computed from run folders."""

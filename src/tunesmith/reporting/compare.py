@@ -1,0 +1,89 @@
+"""Two runs on the same questions: paired differences, metric by metric."""
+
+from collections.abc import Sequence
+
+from tunesmith.config import Record
+from tunesmith.errors import RunError
+from tunesmith.metrics import metric
+from tunesmith.metrics.interval import paired
+from tunesmith.runs.records import Answer
+from tunesmith.runs.run import Run
+
+METHOD_TITLES = {"full": "full fine-tuning", "lora": "LoRA"}
+
+
+class Comparison(Record):
+    """`b` against `a` on the same `n` rows; `p` is two-sided."""
+
+    task: str
+    metric: str
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    n: int
+
+    def verdict(self) -> str:
+        """Say in one word which is better at the 5 % level."""
+        if self.p >= 0.05:
+            return "undecided"
+        return "better" if self.difference > 0 else "worse"
+
+
+def label(run: Run) -> str:
+    """Name an evaluated run the way people speak of it: zero-shot, 3-shot, LoRA."""
+    asked = run.asked()
+    shots = int(asked.get("shots") or 0)
+    prompted = f"{shots}-shot" if shots else "zero-shot"
+    method = asked.get("method")
+    if not method:
+        return prompted
+    title = METHOD_TITLES.get(method, method)
+    return f"{title}, {shots}-shot" if shots else title
+
+
+def compare(a: Run, b: Run) -> list[Comparison]:
+    """Compare run `b` with run `a` on every task and metric that both have.
+
+    Raises RunError if they answered no common task, or different rows of one.
+    """
+    tasks = [task for task in a.tasks() if task in b.tasks()]
+    if not tasks:
+        raise RunError(f"{a.folder} and {b.folder} answered no common task", fix="evaluate both on the same task")
+    return [found for task in tasks for found in _compare_task(a, b, task)]
+
+
+def _compare_task(a: Run, b: Run, task: str) -> list[Comparison]:
+    ours, theirs = a.answers(task), {answer.id: answer for answer in b.answers(task)}
+    if {answer.id for answer in ours} != set(theirs):
+        raise RunError(
+            f"{a.folder} and {b.folder} answered different rows of '{task}'",
+            fix="evaluate both with the same --split, --limit and --seed",
+        )
+    matched = [theirs[answer.id] for answer in ours]
+    values = {(score.metric, score.task): score.value for score in b.scores()}
+    return [
+        _difference(task, score.metric, ours, matched)
+        for score in a.scores()
+        if score.task == task and (score.metric, task) in values
+    ]
+
+
+def _difference(task: str, name: str, ours: Sequence[Answer], theirs: Sequence[Answer]) -> Comparison:
+    mark = metric(name)
+    a, b = (mark.stats([x.answer for x in side], [x.references for x in side]) for side in (ours, theirs))
+    result = paired(mark, a, b)
+    value_a, value_b = (float(mark.values(stats.sum(0, keepdims=True), len(stats))[0]) for stats in (a, b))
+    return Comparison(
+        task=task,
+        metric=name,
+        a=value_a,
+        b=value_b,
+        difference=result.difference,
+        low=result.low,
+        high=result.high,
+        p=result.p,
+        n=len(ours),
+    )

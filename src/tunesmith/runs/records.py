@@ -1,0 +1,74 @@
+"""The records a run folder holds, one line or file each."""
+
+from tunesmith.config import Record
+
+
+class Step(Record):
+    """One optimizer step: `loss` is nats per answer token, `tokens` and `seconds` are sums so far;
+    `seconds` counts the steps alone, neither validation nor saving."""
+
+    step: int
+    epoch: int
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    tokens: int
+    answer_tokens: int
+    seconds: float
+    validation_loss: float | None = None
+
+
+class Answer(Record):
+    """One question, what was answered, and what it is marked against.
+
+    `finished` says whether the model stopped by itself within its limit.
+    """
+
+    id: str
+    prompt: str
+    answer: str
+    references: tuple[str, ...]
+    prompt_tokens: int
+    answer_tokens: int
+    finished: bool
+
+
+class Score(Record):
+    """One metric over `n` answers with its 95 % interval."""
+
+    task: str
+    split: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    shots: int
+    template: str
+    signature: str
+
+
+class Summary(Record):
+    """What a run took and made; fields that a verb has no number for stay None.
+
+    Tokens are real ones, never padding. `prompt_tokens` is the mean per request.
+    """
+
+    tokens: int
+    answer_tokens: int
+    seconds: float
+    tokens_per_second: float
+    peak_memory_bytes: int
+    total_parameters: int
+    trainable_parameters: int = 0
+    artifact_bytes: int = 0
+    steps: int = 0
+    planned_steps: int = 0
+    first_loss: float | None = None
+    final_loss: float | None = None
+    first_validation_loss: float | None = None
+    validation_loss: float | None = None
+    prompt_tokens: float | None = None
+    unfinished_answers: int | None = None
+    empty_answers: int | None = None
+    stopped_early: bool = False

@@ -1,0 +1,164 @@
+"""Run: one folder, written so that it never looks more complete than it is.
+
+Whole files are written aside and renamed; `steps.jsonl` grows by a line; the
+empty file `DONE` comes last.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from tunesmith.config import Record
+from tunesmith.data.ledger import Ledger
+from tunesmith.errors import FitError, RunError
+from tunesmith.runs.records import Answer, Score, Step, Summary
+
+R = TypeVar("R", bound=Record)
+SPARE_BYTES = 64 * 2**20  # logs, answers and the report
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder: what was asked, what happened, what came out."""
+
+    folder: Path
+
+    @classmethod
+    def create(cls, folder: Path, asked: Mapping[str, Any], need_bytes: int = 0) -> "Run":
+        """Start a run in a new or empty folder, and write down what was asked.
+
+        Raises RunError if the folder holds anything, FitError if the disk has
+        less room than `need_bytes` and some spare.
+        """
+        vacant(folder)
+        check_disk(folder, need_bytes + SPARE_BYTES)
+        folder.mkdir(parents=True, exist_ok=True)
+        run = cls(folder)
+        run.write_text("recipe.yaml", yaml.safe_dump(dict(asked), sort_keys=False, allow_unicode=True, width=100))
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """Open an existing run. Raises RunError if the folder is none."""
+        if not (folder / "recipe.yaml").is_file():
+            raise RunError(f"{folder}: is not a run folder", fix="name a folder that train, eval or climb has made")
+        return cls(folder)
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.folder.resolve().name
+
+    @property
+    def done(self) -> bool:
+        """Tell whether the run came to its end."""
+        return (self.folder / "DONE").is_file()
+
+    def append(self, record: Step) -> None:
+        """Add one step to the log."""
+        with (self.folder / "steps.jsonl").open("a", encoding="utf-8") as log:
+            log.write(record.model_dump_json() + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a whole file aside, then put it in place in one move."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.part")
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+
+    def write_json(self, name: str, values: Any) -> None:
+        """Write a JSON file in one move."""
+        self.write_text(name, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+    def write_lines(self, name: str, records: Iterable[Record]) -> None:
+        """Write one JSON line per record, in one move."""
+        self.write_text(name, "".join(record.model_dump_json() + "\n" for record in records))
+
+    def finish(self, summary: Summary) -> None:
+        """Write the summary, and `DONE` unless the run was stopped early."""
+        self.write_json("summary.json", summary.model_dump())
+        if not summary.stopped_early:
+            self.write_text("DONE", "")
+
+    def asked(self) -> dict[str, Any]:
+        """Give what was asked, every default written out."""
+        values = yaml.safe_load((self.folder / "recipe.yaml").read_text(encoding="utf-8"))
+        return dict(values)
+
+    def provenance(self) -> dict[str, Any]:
+        """Give versions, hardware, seeds and hashes."""
+        return dict(self._json("provenance.json"))
+
+    def ledger(self) -> Ledger | None:
+        """Give what happened to the rows, if the run trained."""
+        if not (self.folder / "ledger.json").is_file():
+            return None
+        return Ledger.parse(self._json("ledger.json"), where=str(self.folder / "ledger.json"))
+
+    def summary(self) -> Summary:
+        """Give what the run took. Raises RunError if it has not come that far."""
+        return Summary.parse(self._json("summary.json"), where=str(self.folder / "summary.json"))
+
+    def steps(self) -> list[Step]:
+        """Give the training log, in order."""
+        return list(self._lines("steps.jsonl", Step))
+
+    def scores(self) -> list[Score]:
+        """Give the scores; empty if the run evaluated nothing."""
+        return list(self._lines("scores.jsonl", Score))
+
+    def answers(self, task: str) -> list[Answer]:
+        """Give the answers to one task, in the order of the split."""
+        return list(self._lines(f"answers/{task}.jsonl", Answer))
+
+    def tasks(self) -> list[str]:
+        """Name the tasks that were answered."""
+        return sorted(path.stem for path in (self.folder / "answers").glob("*.jsonl"))
+
+    def _json(self, name: str) -> Any:
+        path = self.folder / name
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunError(f"{path}: is missing; the run did not come to its end", fix="run it again in a new folder") from None
+        except json.JSONDecodeError as wrong:
+            raise RunError(f"{path} line {wrong.lineno}: is not JSON: {wrong.msg}", fix="run it again in a new folder") from None
+
+    def _lines(self, name: str, kind: type[R]) -> Iterator[R]:
+        path = self.folder / name
+        if not path.is_file():
+            return
+        # Only whole lines: one that a crash cut off is no fact.
+        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1], 1):
+            try:
+                values = json.loads(line)
+            except json.JSONDecodeError as wrong:
+                raise RunError(f"{path} line {number}: is not JSON: {wrong.msg}", fix="mend or remove that line") from None
+            yield kind.parse(values, where=f"{path} line {number}")
+
+
+def vacant(folder: Path) -> None:
+    """Refuse a folder that holds anything. Raises RunError."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder}: is not empty", fix="name a new folder; nothing is ever overwritten")
+
+
+def check_disk(folder: Path, need_bytes: int) -> None:
+    """Refuse to start what the disk cannot hold. Raises FitError."""
+    place = next(parent for parent in [folder.absolute(), *folder.absolute().parents] if parent.exists())
+    free = shutil.disk_usage(place).free
+    if free < need_bytes:
+        raise FitError(
+            f"{folder}: {free / 2**20:.0f} MiB free on the disk, {need_bytes / 2**20:.0f} MiB needed",
+            fix="free some space, or name a folder on another disk",
+        )

@@ -1,0 +1,76 @@
+"""Batches: encoded rows as tensors, and which positions are scored.
+
+Three shapes of the same thing: packed (one row without padding), padded (for
+decoders whose attention cannot be packed) and encoder-decoder. The loss of a
+row is the same number in each.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tunesmith.data.encode import Encoded
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs of one forward pass; where `keep` [rows, tokens] is true, the logits predict `targets` in order."""
+
+    inputs: dict[str, Any]
+    keep: Tensor
+    targets: Tensor
+    tokens: int
+
+    @property
+    def answer_tokens(self) -> int:
+        """Count the tokens that carry loss."""
+        return len(self.targets)
+
+
+def packed(rows: Sequence[Encoded], device: torch.device) -> Batch:
+    """Lay rows end to end, [1, tokens]; positions restart and `documents` holds the lengths."""
+    lengths = [row.size for row in rows]
+    ids = torch.tensor([[token for row in rows for token in (*row.prompt, *row.answer)]])
+    positions = torch.cat([torch.arange(n) for n in lengths])[None]
+    keep = torch.cat([_predicts_answer(row) for row in rows])[None]
+    inputs = {"input_ids": ids.to(device), "position_ids": positions.to(device), "documents": tuple(lengths)}
+    return Batch(inputs, keep.to(device), _targets(rows).to(device), sum(lengths))
+
+
+def padded(rows: Sequence[Encoded], pad: int, device: torch.device) -> Batch:
+    """Stack rows, [rows, longest], padded on the right under an attention mask."""
+    ids = _stack([(*row.prompt, *row.answer) for row in rows], pad)
+    mask = _stack([(1,) * row.size for row in rows], 0)
+    keep = torch.nn.utils.rnn.pad_sequence([_predicts_answer(row) for row in rows], batch_first=True)
+    inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+    return Batch(inputs, keep.to(device), _targets(rows).to(device), int(mask.sum()))
+
+
+def encoder_decoder(rows: Sequence[Encoded], pad: int, start: int, device: torch.device) -> Batch:
+    """Stack prompts for the encoder and answers, shifted behind `start`, for the decoder."""
+    inputs = {
+        "input_ids": _stack([row.prompt for row in rows], pad),
+        "attention_mask": _stack([(1,) * len(row.prompt) for row in rows], 0),
+        "decoder_input_ids": _stack([(start, *row.answer[:-1]) for row in rows], pad),
+    }
+    keep = _stack([(1,) * len(row.answer) for row in rows], 0).bool()
+    moved = {name: tensor.to(device) for name, tensor in inputs.items()}
+    return Batch(moved, keep.to(device), _targets(rows).to(device), sum(row.size for row in rows))
+
+
+def _predicts_answer(row: Encoded) -> Tensor:
+    """Mark the positions whose next token belongs to the answer."""
+    marks = torch.zeros(row.size, dtype=torch.bool)
+    marks[len(row.prompt) - 1 : row.size - 1] = True
+    return marks
+
+
+def _targets(rows: Sequence[Encoded]) -> Tensor:
+    return torch.tensor([token for row in rows for token in row.answer])
+
+
+def _stack(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=fill)

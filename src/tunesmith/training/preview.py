@@ -1,0 +1,59 @@
+"""The verb `preview`: what the model will see, before anything is spent."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from tunesmith.data.encode import Encoded, Encoder
+from tunesmith.data.ledger import Ledger
+from tunesmith.data.task import Task, load_task
+from tunesmith.models.load import find, load_encoder
+from tunesmith.recipe import Recipe
+from tunesmith.training.prepare import prepare_rows
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One row as the model sees it: the text of tokens without and with loss, special tokens included."""
+
+    id: str
+    template: str
+    prompt: str
+    answer: str
+    prompt_tokens: int
+    answer_tokens: int
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The first rows, the lengths of all of them, and the ledger."""
+
+    rows: tuple[Shown, ...]
+    lengths: tuple[int, ...]
+    ledger: Ledger
+
+    def length_line(self) -> str:
+        """Say how long the rows are."""
+        ordered = sorted(self.lengths)
+        late = ordered[int(0.95 * (len(ordered) - 1))]
+        return f"tokens per row: shortest {ordered[0]}, median {median(ordered):.0f}, 95 % up to {late}, longest {ordered[-1]}"
+
+
+def preview(recipe: Recipe, n: int = 3, task: Task | None = None) -> Preview:
+    """Prepare the training rows exactly as `train` would, and give the first `n` as text.
+
+    Reads the tokenizer but no weights. Raises TunesmithError as `train` would.
+    """
+    place = find(recipe.model)
+    encoder = load_encoder(place, recipe.prompting)
+    prepared = prepare_rows(task or load_task(recipe.task), recipe, encoder)
+    wordings = {prompt.id: prompt.template for prompt in prepared.prompts}
+    shown = tuple(_show(encoder, row, wordings[row.id]) for row in prepared.rows[:n])
+    return Preview(shown, tuple(row.size for row in prepared.rows), prepared.ledger)
+
+
+def _show(encoder: Encoder, row: Encoded, template: str) -> Shown:
+    def text(ids: Sequence[int]) -> str:
+        return str(encoder.tokenizer.decode(list(ids), skip_special_tokens=False))
+
+    return Shown(row.id, template, text(row.prompt), text(row.answer), len(row.prompt), len(row.answer))
