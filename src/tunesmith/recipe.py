@@ -10,14 +10,24 @@ from tunesmith.config import Record, override, read_yaml
 Overflow = Literal["error", "drop", "trim_prompt"]
 
 
-class Full(Record):
-    """Train every weight.
+def rate_by_width(rate: float, width: int) -> float:
+    """Scale a learning rate that suits hidden size 2000 to another one.
 
-    Learning rate: the range TRL, LLaMA-Factory and ms-swift give for decoders up to 8B.
+    The fit and its exponent are those of "LoRA Without Regret" (Schulman et
+    al., Thinking Machines, 2025) for the Llama family. docs/decisions/0005
+    has our own check on the embedded model.
     """
+    return float(f"{rate * (2000 / width) ** 0.781:.3g}")
+
+
+class Full(Record):
+    """Train every weight."""
 
     name: Literal["full"] = "full"
-    learning_rate: PositiveFloat = 2e-5
+
+    def usual_rate(self, width: int) -> float:
+        """Give the learning rate that suits a model of hidden size `width`."""
+        return rate_by_width(5e-5, width)
 
 
 class Lora(Record):
@@ -33,7 +43,10 @@ class Lora(Record):
     alpha: PositiveFloat = 32
     targets: str | tuple[str, ...] = "all-linear"
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    learning_rate: PositiveFloat = 2e-4
+
+    def usual_rate(self, width: int) -> float:
+        """Give the learning rate that suits a model of hidden size `width`: ten times that of full fine-tuning."""
+        return rate_by_width(5e-4, width)
 
 
 Method = Annotated[Full | Lora, Field(discriminator="name")]
@@ -83,10 +96,11 @@ class Recipe(Record):
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     seed: int = 0
 
-    def learning_rate(self) -> float:
-        """Give the learning rate asked for, or the method's own where it says `auto`."""
+    def resolved(self, width: int) -> "Recipe":
+        """Give the recipe with `auto` replaced by the method's own rate for a model of hidden size `width`."""
         asked = self.train.learning_rate
-        return self.method.learning_rate if asked == "auto" else asked
+        rate = self.method.usual_rate(width) if asked == "auto" else asked
+        return self.model_copy(update={"train": self.train.model_copy(update={"learning_rate": rate})})
 
 
 def read_recipe(path: Path, settings: tuple[str, ...] = ()) -> Recipe:
@@ -96,7 +110,7 @@ def read_recipe(path: Path, settings: tuple[str, ...] = ()) -> Recipe:
 
 def make_recipe(values: dict[str, object], settings: tuple[str, ...] = (), where: str = "recipe") -> Recipe:
     """Build a recipe from plain values and `-s key=value` settings. Raises ConfigError."""
-    return Recipe.parse(override(_named(values), settings), where)
+    return Recipe.parse(_named(override(values, settings)), where)
 
 
 def _named(values: dict[str, object]) -> dict[str, object]:

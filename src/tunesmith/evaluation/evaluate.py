@@ -100,6 +100,7 @@ def _encode(encoder: Encoder, prompt: Prompt) -> tuple[int, ...]:
 def _answer(model: Model, prompt: Prompt, encoded: tuple[str, tuple[int, ...]], made: Generated) -> Answer:
     return Answer(
         id=prompt.id,
+        question=prompt.question,
         prompt=model.encoder.prompt_text(prompt),
         answer=model.encoder.text(made.ids),
         references=prompt.references,

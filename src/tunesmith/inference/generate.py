@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
 from tunesmith.errors import FitError
+from tunesmith.inference.decode import decode
+from tunesmith.models.attention import can_pack
 from tunesmith.models.load import Model
 
-BATCH_ROWS = 16
-BATCH_TOKENS = 24_576  # padded prompt and answer tokens held in the cache at once
+BATCH_ROWS = 32
+CACHE_BYTES = 2**30  # keys and values of one batch: what a laptop can spare
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,9 @@ def generate(
     _check_room(model, prompts, max_new_tokens)
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i][1]))
     answers: dict[int, Generated] = {}
-    for batch in _batches(order, prompts, max_new_tokens):
-        made = _answer(model, [prompts[i][1] for i in batch], max_new_tokens)
+    answer = partial(_unpadded if can_pack(model.net) else _padded, model)
+    for batch in _batches(order, prompts, max_new_tokens, CACHE_BYTES // _token_bytes(model)):
+        made = answer([prompts[i][1] for i in batch], max_new_tokens)
         answers.update(zip(batch, made, strict=True))
         if on_batch:
             on_batch(len(batch))
@@ -57,22 +61,38 @@ def _check_room(model: Model, prompts: Sequence[tuple[str, tuple[int, ...]]], ma
             )
 
 
-def _batches(order: Sequence[int], prompts: Sequence[tuple[str, tuple[int, ...]]], new: int) -> list[list[int]]:
-    """Cut the sorted rows so that a batch's longest row, padded over all, stays within the budget."""
+def _token_bytes(model: Model) -> int:
+    """Give the bytes that one token takes in the cache: keys and values of every layer."""
+    config = model.net.config
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * config.num_hidden_layers * heads * width * model.dtype.torch.itemsize)
+
+
+def _batches(
+    order: Sequence[int], prompts: Sequence[tuple[str, tuple[int, ...]]], new: int, budget: int
+) -> list[list[int]]:
+    """Cut the sorted rows so that a batch's longest row times its rows stays within `budget` tokens."""
     batches: list[list[int]] = []
     for i in order:
         if batches and len(batches[-1]) < BATCH_ROWS:
             longest = len(prompts[batches[-1][0]][1])
-            if (longest + new) * (len(batches[-1]) + 1) <= BATCH_TOKENS:
+            if (longest + new) * (len(batches[-1]) + 1) <= budget:
                 batches[-1].append(i)
                 continue
         batches.append([i])
     return batches
 
 
+def _unpadded(model: Model, prompts: Sequence[tuple[int, ...]], new: int) -> list[Generated]:
+    """Generate for one batch in our own decoding loop."""
+    model.net.eval()
+    return [_until_stop(ids, model.encoder.stops) for ids in decode(model, prompts, new)]
+
+
 @torch.no_grad()
-def _answer(model: Model, prompts: Sequence[tuple[int, ...]], new: int) -> list[Generated]:
-    """Generate for one batch, padded on the left so that every row ends where its answer begins."""
+def _padded(model: Model, prompts: Sequence[tuple[int, ...]], new: int) -> list[Generated]:
+    """Generate for one batch through transformers, padded on the left so that every row ends where its answer begins."""
     stops = list(model.encoder.stops)
     ids, mask = _left_padded(prompts, stops[0])
     config = GenerationConfig(max_new_tokens=new, do_sample=False, eos_token_id=stops, pad_token_id=stops[0])

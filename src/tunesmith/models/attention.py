@@ -1,10 +1,11 @@
-"""Attention for packed rows: every document sees itself and nothing else.
+"""Attention without padding: packed rows, and one new token each against cached ones.
 
-Registered with transformers under the name `packed`. A packed batch is one
-row of tokens [1, tokens]; `documents` holds the length of each document in it.
-Attention runs document by document, as batched products over the key-value
-heads: on a CPU this is faster in the backward pass than the fused kernel, no
-[tokens, tokens] mask exists, and query heads that share a key are one product.
+Two functions registered with transformers. `packed` takes one row of tokens
+[1, tokens], where `documents` holds the length of each document: every
+document sees itself and nothing else. `cached` takes one new token per row
+and the keys of all before it. Both run as batched products over the key-value
+heads, so that query heads which share a key are one product and no key is
+copied; on a CPU this beats the fused kernel, in the backward pass above all.
 """
 
 import inspect
@@ -19,8 +20,11 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from tunesmith.errors import ModelError
 
 PACKED = "packed"
+CACHED = "cached"
+BLOCK = 256  # queries attended together
+WHOLE = 512  # a document up to this long is one block when gradients are needed
 # What attention layers pass along that changes nothing in the arithmetic below.
-_HARMLESS = {"position_ids", "is_causal", "cache_position", "use_cache", "output_attentions", "past_key_values"}
+_HARMLESS = {"position_ids", "is_causal", "cache_position", "use_cache", "output_attentions", "past_key_values", "dropout"}
 
 
 def packed_attention(
@@ -40,10 +44,9 @@ def packed_attention(
     heads (grouped queries). Raises ModelError if the layer asks for anything
     that this function would have to ignore.
     """
-    unknown = [name for name, asked in others.items() if asked is not None and name not in _HARMLESS]
-    if unknown or attention_mask is not None or not documents:
-        asked = ", ".join(unknown) or "attention without document lengths"
-        raise ModelError(f"packed attention does not support: {asked}", fix="train without packing")
+    _refuse_others(others)
+    if not documents:
+        raise ModelError("packed attention needs document lengths", fix="pass `documents`")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     lengths = list(documents)
     parts = zip(query[0].split(lengths, 1), key[0].split(lengths, 1), value[0].split(lengths, 1), strict=True)
@@ -52,25 +55,80 @@ def packed_attention(
     return torch.cat(outputs, dim=1).transpose(0, 1)[None], None
 
 
+def cached_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    column_bias: Tensor | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Give the attention of one new token per row over the row's cache, [rows, 1, heads, width].
+
+    `key` and `value` are [rows, groups, columns, width]; `column_bias`
+    [rows, 1, 1, columns] is minus infinity where a row has no token.
+    """
+    _refuse_others(others)
+    rows, heads, _, width = query.shape
+    scale = width**-0.5 if scaling is None else scaling
+    grouped = query.reshape(rows, key.shape[1], heads // key.shape[1], width)
+    scores = torch.matmul(grouped, key.transpose(2, 3)) * scale
+    if column_bias is not None:
+        scores = scores + column_bias
+    output = torch.matmul(torch.softmax(scores, dim=-1), value)
+    return output.reshape(rows, 1, heads, width), None
+
+
+def _refuse_others(others: dict[str, Any]) -> None:
+    unknown = [name for name, asked in others.items() if asked is not None and name not in _HARMLESS]
+    if unknown:
+        raise ModelError(f"packed attention does not support: {', '.join(unknown)}", fix="use the model's own attention")
+
+
 def _document(query: Tensor, key: Tensor, value: Tensor, scale: float, dropout: float) -> Tensor:
-    """Attend within one document: softmax(q k^T * scale, causal) v, as [heads, n, width]."""
+    """Attend within one document: softmax(q k^T * scale, causal) v, as [heads, n, width].
+
+    Queries go in blocks, each against the keys up to its own end, so that the
+    future is hardly computed and the scores stay in the processor's cache. A
+    short document that needs a backward pass goes in one block, which saves
+    more in the backward than it wastes.
+    """
     heads, n, width = query.shape
-    groups = key.shape[0]
-    grouped = query.reshape(groups, heads // groups * n, width)
-    scores = torch.bmm(grouped, key.transpose(1, 2)).view(groups, heads // groups, n, n)
-    future = torch.full((n, n), float("-inf"), dtype=scores.dtype, device=scores.device).triu_(1)
-    weights = torch.softmax(scores * scale + future, dim=-1).view(groups, heads // groups * n, n)
+    block = n if torch.is_grad_enabled() and n <= WHOLE else BLOCK
+    grouped = query.reshape(key.shape[0], heads // key.shape[0], n, width)
+    ends = [min(n, start + block) for start in range(0, n, block)]
+    parts = [
+        _block(grouped[:, :, start:end], key[:, :end], value[:, :end], scale, dropout)
+        for start, end in zip(range(0, n, block), ends, strict=True)
+    ]
+    return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)).reshape(heads, n, width)
+
+
+def _block(query: Tensor, key: Tensor, value: Tensor, scale: float, dropout: float) -> Tensor:
+    """Attend with the last `m` positions, [groups, share, m, width], over all keys up to them."""
+    groups, share, m, width = query.shape
+    n = key.shape[1]
+    scores = torch.bmm(query.reshape(groups, share * m, width), key.transpose(1, 2)).view(groups, share, m, n) * scale
+    future = torch.full((m, m), float("-inf"), dtype=scores.dtype, device=scores.device).triu_(1)
+    if n == m:
+        scores = scores + future
+    else:
+        scores[..., n - m :] += future
+    weights = torch.softmax(scores, dim=-1).view(groups, share * m, n)
     if dropout:
         weights = torch.nn.functional.dropout(weights, dropout)
-    return torch.bmm(weights, value).view(heads, n, width)
+    return torch.bmm(weights, value).view(groups, share, m, width)
 
 
 def _no_mask(*_: Any, **__: Any) -> None:
-    """Build no mask: the document lengths say it all."""
+    """Build no mask: document lengths and column bias say it all."""
 
 
-AttentionInterface.register(PACKED, packed_attention)
-AttentionMaskInterface.register(PACKED, _no_mask)
+for _name, _function in ((PACKED, packed_attention), (CACHED, cached_attention)):
+    AttentionInterface.register(_name, _function)
+    AttentionMaskInterface.register(_name, _no_mask)
 
 
 def can_pack(net: PreTrainedModel) -> bool:
@@ -94,10 +152,10 @@ def _takes_positions(net: PreTrainedModel) -> bool:
 
 
 @contextmanager
-def packing(net: PreTrainedModel) -> Iterator[None]:
-    """Use packed attention inside the block, and the model's own again after it."""
+def attending(net: PreTrainedModel, name: str) -> Iterator[None]:
+    """Use the attention registered as `name` inside the block, and the model's own again after it."""
     before = net.config._attn_implementation
-    net.set_attn_implementation(PACKED)
+    net.set_attn_implementation(name)
     try:
         yield
     finally:

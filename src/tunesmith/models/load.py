@@ -60,6 +60,11 @@ class Model:
         """The longest sequence the model was made for, in tokens; None if it sets no limit."""
         return getattr(self.net.config, "max_position_embeddings", None)
 
+    @property
+    def width(self) -> int:
+        """The hidden size."""
+        return int(self.net.config.hidden_size)
+
     def parameters(self, trainable: bool = False) -> int:
         """Count the weights, tied ones once; only those that learn if `trainable`."""
         return sum(p.numel() for p in self.net.parameters() if p.requires_grad or not trainable)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
-WIDE, NARROW = 900, 340
+WIDE, NARROW = 1000, 340
 TEXT = 13  # pixels
 CHARACTER = 7.2  # pixels, the mean width of one at that size
 
@@ -160,26 +160,19 @@ def _whisker(mark: Mark, x: Scale, top: float, row: float, width: float) -> str:
         _tag("rect", x=0, y=top, width=width, height=row, fill="transparent"),
         *(_stroke(line, colour, 2) for line in lines),
         _tag("circle", cx=x(mark.value), cy=middle, r=6, fill=colour, stroke=PAPER, stroke_width=2),
-        _text(0, baseline, _shorten(mark.name, room), INK),
-        _text(width, baseline, f"{mark.value:.3f}", INK, text_anchor="end", font_weight=600),
+        _text(0, baseline, _shorten(mark.name, room), INK, **HALO),
+        _text(width, baseline, f"{mark.value:.3f}", INK, text_anchor="end", font_weight=600, **HALO),
     ]
     return _tag("g", *parts)
 
 
 def _dot(step: float, value: float, x: Scale, y: Scale, named: bool) -> str:
-    """Draw one validation; `named` ones carry their value, away from the edge they are near."""
-    name = f"{value:.2f}"
-    low = y(value) - 12 < min(y.start, y.end) + 6
-    label = _text(
-        x(step),
-        y(value) + (22 if low else -12),
-        name,
-        INK,
-        anchor="start" if step == x.low else "middle",
-        weight=600,
-        halo=True,
-    )
-    point = _tag("circle", cx=x(step), cy=y(value), r=4.5, fill=PAPER, stroke=INK, stroke_width=2)
+    """Draw one validation; `named` ones carry their value, below the point where the top is near."""
+    across, down = x(step), y(value)
+    anchor = "start" if across < x.start + 20 else "end" if across > x.end - 20 else "middle"
+    place = down + 22 if down - 12 < y.end + 6 else down - 12
+    label = _text(across, place, f"{value:.2f}", INK, text_anchor=anchor, font_weight=600, **HALO)
+    point = _tag("circle", cx=across, cy=down, r=4.5, fill=PAPER, stroke=INK, stroke_width=2)
     return _tag("g", _tag("title", f"validation after step {step:g}: {value:.3f}"), point, label if named else "")
 
 
@@ -194,7 +187,8 @@ def _axis_x(x: Scale, at: Sequence[float], top: float, bottom: float, name: str)
 def _axis_y(y: Scale, at: Sequence[float], left: float, right: float, name: str) -> str:
     lines = [_stroke([(left, y(tick)), (right, y(tick))], LINE, 1) for tick in at]
     numbers = [
-        _text(left - 10, y(tick) + 4.5, said, SOFT, text_anchor="end") for tick, said in zip(at, _names(at), strict=True)
+        _text(left - 10, y(tick) + 4.5, said, SOFT, text_anchor="end")
+        for tick, said in zip(at, _names(at), strict=True)
     ]
     return "".join([*lines, *numbers, _text(0, 14, name, SOFT)])
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jinja2
 
@@ -24,7 +24,11 @@ from tunesmith.runs.records import Answer, Score, Summary
 from tunesmith.runs.run import Run
 
 FEW_ROWS = 30  # below this an interval says little
+NO_RUNGS: list[dict[str, Any]] = []
+NO_VERDICT: dict[str, Any] = {}
+
 Side = Literal["before", "after"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -214,14 +218,14 @@ def gather(runs: Iterable[Run]) -> Gathered:
         Rung(name, rung.run, rung.trained or _maker(rung.run, trained)) for name, rung in zip(names, named, strict=True)
     ]
     titles = _apart([(_method_title(run), run) for run in trained])
-    verdicts = [found for climb in climbs if (found := _json(climb, "verdict.json"))]
+    verdicts = [found for climb in climbs if (found := _json(climb, "verdict.json", NO_VERDICT))]
     verdict = verdicts[0] if len(verdicts) == 1 else {}
     return Gathered(tuple(rungs), tuple(zip(titles, trained, strict=True)), tuple(climbs), verdict)
 
 
 def _climbed(climb: Run) -> tuple[list[Rung], list[Run]]:
     rungs, trained = [], []
-    for rung in _json(climb, "rungs.json") or []:
+    for rung in _json(climb, "rungs.json", NO_RUNGS):
         made = Run.open(climb.folder / rung["train"]) if rung.get("train") else None
         trained += [made] if made else []
         if rung.get("eval"):
@@ -337,8 +341,8 @@ def examples(ladder: Ladder) -> Examples | None:
     if ladder.after:
         lines.append(("after", ladder.after))
     replies = [_replies(side, line.rung, ladder) for side, line in lines]
-    ids = [id for id in replies[0] if all(id in others for others in replies)]
-    rows = [tuple(side[id] for side in replies) for id in ids]
+    shared = [name for name in replies[0] if all(name in others for others in replies)]
+    rows = [tuple(side[name] for side in replies) for name in shared]
     if not rows:
         return None
     changes = [row[-1].value - (row[0].value if len(row) > 1 else 0.0) for row in rows]
@@ -402,21 +406,21 @@ def _run_warnings(name: str, run: Run) -> list[Warn]:
     if taken.unfinished_answers:
         said.append(
             Warn(
-                f"{name}: {taken.unfinished_answers} of {n} answers were cut off by the length limit.",
+                f"{name}: {taken.unfinished_answers} of {n} answers cut off by the length limit.",
                 "Raise generation.max_new_tokens in the task; what was cut off cannot score.",
             )
         )
     if taken.empty_answers:
         said.append(
             Warn(
-                f"{name}: {taken.empty_answers} of {n} answers are empty, and score 0.",
+                f"{name}: {taken.empty_answers} of {n} answers empty; they score 0.",
                 "Read them in the run's answers.",
             )
         )
     if ledger and ledger.leaked:
         said.append(
             Warn(
-                f"{name}: {len(ledger.leaked)} training rows share text with the rows that are scored.",
+                f"{name}: {len(ledger.leaked)} of {ledger.rows} training rows share text with scored rows.",
                 "Remove the rows named under leaked, and train again: scores on seen text are too high.",
             )
         )
@@ -468,7 +472,7 @@ def _training(name: str, run: Run) -> Training:
     validated = [(float(step.step), step.validation_loss) for step in steps if step.validation_loss is not None]
     if taken and taken.first_validation_loss is not None:
         validated.insert(0, (0.0, taken.first_validation_loss))
-    window = len(losses) // 16 | 1  # odd, so that the mean is centred on a step
+    window = len(losses) // 10 | 1  # odd, so that the mean is centred on a step
     curve = charts.both(partial(charts.loss, losses, validated, window)) if losses else None
     return Training(name, asked, _options(asked), _data_rows(run), run.ledger(), taken, curve, window, len(validated))
 
@@ -476,8 +480,14 @@ def _training(name: str, run: Run) -> Training:
 def _options(asked: Recipe) -> dict[str, str]:
     """Give what the method was asked beside its name and learning rate, in words."""
     values = asked.method.model_dump(mode="json", exclude={"name", "learning_rate"})
-    listed = {name: ", ".join(value) if isinstance(value, list) else str(value) for name, value in values.items()}
-    return {name.replace("_", " ").capitalize(): value for name, value in listed.items()}
+    return {name.replace("_", " ").capitalize(): _said(value) for name, value in values.items()}
+
+
+def _said(value: object) -> str:
+    """Write a recipe's value: lists with commas, numbers without idle zeros."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _data_rows(run: Run) -> dict[str, int]:
@@ -550,9 +560,14 @@ def _listed(*parts: object) -> str:
 
 
 def _commands(told: Gathered) -> list[str]:
-    """Give the commands that made the runs, each once, in the order to repeat them."""
-    runs = [*told.climbs, *(run for _, run in told.runs())]
-    commands = [_provenance(run).get("command") for run in runs]
+    """Give the commands that made the runs, each once, in the order to repeat them.
+
+    A climb's own command makes all of its parts again, so theirs are left out.
+    """
+    climbs = [climb for climb in told.climbs if _provenance(climb).get("command")]
+    whole = {climb.folder.resolve() for climb in climbs}
+    parts = [run for _, run in told.runs() if run.folder.resolve().parent not in whole]
+    commands = [_provenance(run).get("command") for run in (*climbs, *parts)]
     return list(dict.fromkeys(str(command) for command in commands if command))
 
 
@@ -560,10 +575,13 @@ def _provenance(run: Run) -> dict[str, Any]:
     return run.provenance() if (run.folder / "provenance.json").is_file() else {}
 
 
-def _json(run: Run, name: str) -> Any:
-    """Give a climb's file, or None if the climb has not come that far."""
-    path = run.folder / name
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def _json(climb: Run, name: str, absent: T) -> T:
+    """Give what a climb's file holds, or `absent` if the climb has not come that far."""
+    path = climb.folder / name
+    if not path.is_file():
+        return absent
+    found: T = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def _page() -> jinja2.Template:

@@ -1,5 +1,8 @@
 """The machine a run ran on, and the most memory it took."""
 
+import contextlib
+import ctypes
+import gc
 import os
 import platform
 import sys
@@ -50,6 +53,9 @@ def memory_bytes() -> int:
 
 def reset_peak() -> None:
     """Start measuring peak memory anew, where the system can (Linux); elsewhere the peak is the process's whole life."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # glibc keeps freed memory, which is no need of what follows
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:

@@ -21,10 +21,13 @@ class Step(Record):
 class Answer(Record):
     """One question, what was answered, and what it is marked against.
 
-    `finished` says whether the model stopped by itself within its limit.
+    `question` is the task's own text, `prompt` all that the model read: shots
+    and chat template included. `finished` says whether the model stopped by
+    itself within its limit.
     """
 
     id: str
+    question: str
     prompt: str
     answer: str
     references: tuple[str, ...]

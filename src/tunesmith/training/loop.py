@@ -17,7 +17,7 @@ from tunesmith.data.encode import Encoded
 from tunesmith.data.pack import epoch_order, groups, pack, pack_padded
 from tunesmith.data.rows import draw
 from tunesmith.errors import RunError
-from tunesmith.models.attention import can_pack, packing
+from tunesmith.models.attention import PACKED, attending, can_pack
 from tunesmith.models.head import answer_logits, answer_loss
 from tunesmith.models.load import Model
 from tunesmith.recipe import Recipe
@@ -56,6 +56,7 @@ def steps(model: Model, plan: Plan, validation: Sequence[Encoded], recipe: Recip
     spread over micro batches. The validation loss is taken after each epoch.
     Raises RunError if the loss stops being a number.
     """
+    recipe = recipe.resolved(model.width)
     optimizer = MasterAdamW(model.net.parameters(), recipe.train)
     done = tokens = answer_tokens = 0
     seconds = 0.0
@@ -63,7 +64,7 @@ def steps(model: Model, plan: Plan, validation: Sequence[Encoded], recipe: Recip
         for number, group in enumerate(planned, 1):
             started = time.perf_counter()
             made = [make_batch(model, rows) for rows in group]
-            rate = learning_rate_at(done + 1, plan.steps, recipe.learning_rate(), recipe.train)
+            rate = learning_rate_at(done + 1, plan.steps, recipe.train)
             done += 1
             with _dropout_of(recipe.seed, done):
                 loss = _accumulate(model, made, optimizer)
@@ -139,4 +140,4 @@ def _dropout_of(seed: int, step: int) -> Iterator[None]:
 
 
 def _attention(model: Model) -> AbstractContextManager[None]:
-    return packing(model.net) if can_pack(model.net) else nullcontext()
+    return attending(model.net, PACKED) if can_pack(model.net) else nullcontext()

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from tunesmith.errors import ConfigError
 from tunesmith.recipe import Train
 
 
@@ -59,11 +60,14 @@ class MasterAdamW:
             total.zero_()
 
 
-def learning_rate_at(step: int, steps: int, peak: float, train: Train) -> float:
+def learning_rate_at(step: int, steps: int, train: Train) -> float:
     """Give the learning rate of `step` (from 1) of `steps`: linear warm-up, then the schedule down to 0.
 
     The first step already moves and so does the last.
     """
+    if train.learning_rate == "auto":
+        raise ConfigError("the learning rate is still 'auto'", fix="resolve the recipe for its model first")
+    peak = train.learning_rate
     warm = math.ceil(train.warmup * steps)
     if step <= warm:
         return peak * step / warm

@@ -34,6 +34,7 @@ def train(recipe: Recipe, folder: Path, task: Task | None = None, command: Seque
     prepared = prepare_rows(task, recipe, encoder)
     model = load(place, encoder, recipe.dtype)
     check_context(model, recipe)
+    recipe = recipe.resolved(model.width)
     run = Run.create(folder, {"verb": "train", **recipe.model_dump(mode="json")}, _disk_bytes(model, recipe))
     run.write_json("ledger.json", prepared.ledger.model_dump())
     run.write_json("provenance.json", provenance(model, prepared.sources, recipe.seed, command))

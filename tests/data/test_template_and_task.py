@@ -1,0 +1,140 @@
+import pytest
+
+from tests.conftest import SHARED, needs_shared, write_rows
+from tunesmith.data.rows import Row
+from tunesmith.data.task import embedded_tasks, load_task, read_task, split_named
+from tunesmith.data.template import Template
+from tunesmith.errors import ConfigError, DataError
+
+ROW = Row("r1", {"dialogue": "A: hi", "summary": " They greet. ", "n": 3})
+PLAIN = Template(name="plain", prompt="{{ dialogue }}\nSummary:\n", answer="{{ summary }}")
+
+
+def test_a_row_fills_prompt_and_answer():
+    prompt = PLAIN.render(ROW)
+    assert prompt.question == "A: hi\nSummary:\n"
+    assert prompt.answer == "They greet."
+    assert prompt.references == ("They greet.",)
+    assert PLAIN.fields() == {"dialogue", "summary"}
+
+
+def test_a_field_that_the_row_lacks_is_answered_with_the_nearest():
+    with pytest.raises(DataError) as error:
+        Template(name="t", prompt="{{ dialoge }}", answer="{{ summary }}").render(ROW)
+    assert error.value.what == "template 't' uses the field 'dialoge', which row r1 does not have"
+    assert error.value.fix == "did you mean 'dialogue'?"
+
+
+def test_an_empty_answer_and_one_outside_the_choices_are_refused():
+    with pytest.raises(DataError, match="empty answer"):
+        PLAIN.render(Row("r2", {"dialogue": "x", "summary": "  "}))
+    choosy = Template(name="c", prompt="x", answer="{{ n }}", choices=("1", "2"))
+    with pytest.raises(DataError, match="answer '3' is none of: 1, 2"):
+        choosy.render(ROW)
+
+
+def test_templates_are_sandboxed():
+    for text in ("{{ ''.__class__.__mro__ }}", "{{ dialogue.__class__ }}"):
+        with pytest.raises(DataError):
+            Template(name="evil", prompt=text, answer="x").render(ROW)
+    assert Template(name="loop", prompt="{% for i in range(2) %}{{ i }}{% endfor %}", answer="x").render(ROW).question == "01"
+
+
+def test_broken_jinja_is_a_config_error():
+    with pytest.raises(ConfigError, match="is not Jinja"):
+        Template.parse({"name": "t", "prompt": "{{ a", "answer": "b"}, "task.yaml")
+
+
+def test_references_come_from_their_fields_where_a_split_has_them():
+    row = Row("r", {"dialogue": "x", "s1": "one", "s2": "two", "s3": ""})
+    prompt = PLAIN.render(row, references=("s1", "s2", "s3"))
+    assert prompt.references == ("one", "two")
+    assert prompt.answer == "one"
+    assert PLAIN.render(ROW, references=("s1", "s2")).references == ("They greet.",)
+
+
+def task_file(tmp_path, **changes):
+    write_rows(tmp_path / "rows.jsonl", [{"id": "a", "q": "x", "s1": "one"}, {"id": "b", "q": "y", "s1": "two"}])
+    values = {"source": "{train: {file: rows.jsonl}}", "references": "[]", "answer": "'{{ s1 }}'", **changes}
+    path = tmp_path / "task.yaml"
+    path.write_text(
+        f"name: t\nsource: {values['source']}\nreferences: {values['references']}\n"
+        f"templates:\n  - {{name: p, prompt: '{{{{ q }}}}', answer: {values['answer']}}}\n"
+    )
+    return path
+
+
+def test_files_are_relative_to_the_task_file(tmp_path, monkeypatch):
+    path = task_file(tmp_path)
+    monkeypatch.chdir("/")
+    assert [row.id for row in read_task(path).rows("train")] == ["a", "b"]
+    assert load_task("task.yaml", beside=tmp_path) == read_task(path)
+
+
+def test_a_missing_split_is_an_error(tmp_path):
+    with pytest.raises(DataError) as error:
+        read_task(task_file(tmp_path)).prompts("test")
+    assert error.value.what == "task 't' has no test split"
+    assert error.value.fix == "add 'source.test' to the task file"
+
+
+def test_a_reference_field_that_no_row_has_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="no row has the reference field 's9'"):
+        read_task(task_file(tmp_path, references="[s1, s9]")).rows("train")
+
+
+def test_an_unknown_key_in_a_task_file_is_answered(tmp_path):
+    with pytest.raises(ConfigError) as error:
+        read_task(task_file(tmp_path, source="{trian: {file: rows.jsonl}}"))
+    assert "source has no field 'trian'" in error.value.what
+    assert error.value.fix == "did you mean 'train'?"
+
+
+def test_unknown_tasks_templates_and_splits_are_answered_with_the_nearest(colours):
+    with pytest.raises(ConfigError) as error:
+        load_task("dmeo")
+    assert "did you mean 'demo'?" in error.value.fix
+    with pytest.raises(ConfigError, match="no such file"):
+        load_task("nothing.yaml")
+    with pytest.raises(ConfigError) as error:
+        colours.template("aks")
+    assert error.value.fix == "did you mean 'ask'?"
+    with pytest.raises(ConfigError) as error:
+        split_named("tset")
+    assert error.value.fix == "did you mean 'test'?"
+
+
+def test_training_sees_every_wording_and_a_row_keeps_its_own(colours):
+    drawn = {prompt.id: prompt.template for prompt in colours.prompts("train", template="any")}
+    assert set(drawn.values()) == {"ask", "say"}
+    again = colours.prompts("train", template="any", limit=10)
+    assert all(drawn[prompt.id] == prompt.template for prompt in again)
+    assert {prompt.template for prompt in colours.prompts("test")} == {"ask"}
+    assert {prompt.template for prompt in colours.prompts("test", template="say")} == {"say"}
+
+
+def test_a_task_saved_and_read_is_equal(colours, colours_file):
+    assert read_task(colours_file) == colours
+
+
+def test_the_provenance_names_each_split(colours):
+    told = colours.provenance()
+    assert {split: facts["rows"] for split, facts in told.items()} == {"train": 96, "validation": 16, "test": 24}
+    assert len({facts["sha256"] for facts in told.values()}) == 3
+
+
+@pytest.mark.parametrize("name", embedded_tasks())
+def test_every_embedded_task_renders_each_row_in_each_wording(name):
+    task = load_task(name)
+    for template in task.templates:
+        for split in task.splits():
+            assert all(prompt.question.strip() for prompt in task.prompts(split, template=template.name))
+
+
+@needs_shared("dialogsum")
+def test_dialogsum_test_rows_have_three_references():
+    from pathlib import Path
+
+    task = read_task(Path(__file__).parents[2] / "tasks" / "dialogsum-local.yaml")
+    prompts = task.prompts("test", limit=20)
+    assert {len(prompt.references) for prompt in prompts} == {3}

@@ -1,0 +1,36 @@
+"""Accumulating micro batches == one large batch, whatever their sizes."""
+
+import pytest
+import torch
+
+from tests.laws.test_packing import ROWS
+from tunesmith import methods
+from tunesmith.recipe import Full, Recipe, Train
+from tunesmith.training.loop import Plan, steps
+
+
+def trained(model, kind, groups):
+    loaded = model(kind)
+    methods.prepare(loaded.net, Full(), seed=0)
+    recipe = Recipe(method=Full(), train=Train(learning_rate=1e-2, warmup=0.0, schedule="constant"))
+    log = list(steps(loaded, Plan((groups,)), [], recipe))
+    return log, loaded.net.state_dict()
+
+
+@pytest.mark.parametrize("kind", ["chat", "t5"])
+def test_four_micro_batches_equal_one_batch(model, kind):
+    one = trained(model, kind, ((tuple(ROWS),),))
+    four = trained(model, kind, (tuple((row,) for row in ROWS),))
+    assert one[0][0].loss == pytest.approx(four[0][0].loss, rel=1e-6)
+    assert one[0][0].gradient_norm == pytest.approx(four[0][0].gradient_norm, rel=1e-5)
+    for name, weight in one[1].items():
+        # AdamW's first step is the gradient's sign times the rate: where a gradient is all but zero, its sign may differ.
+        close = torch.isclose(four[1][name], weight, rtol=1e-4, atol=1e-5)
+        assert close.float().mean() > 0.999, name
+
+
+def test_the_loss_of_a_step_is_the_mean_over_its_answer_tokens(model):
+    each = [trained(model, "chat", (((row,),),))[0][0].loss for row in ROWS]
+    weights = [len(row.answer) for row in ROWS]
+    expected = sum(loss * n for loss, n in zip(each, weights, strict=True)) / sum(weights)
+    assert trained(model, "chat", ((tuple(ROWS),),))[0][0].loss == pytest.approx(expected, rel=1e-6)

@@ -1,0 +1,32 @@
+"""Projecting the vocabulary at answer tokens only == projecting it everywhere."""
+
+import pytest
+import torch
+
+from tests.laws.test_packing import ROWS
+from tunesmith.models.head import answer_logits, answer_loss
+from tunesmith.training import batches
+
+
+def test_answer_only_head_equals_full_logits(model):
+    net = model("chat").net
+    batch = batches.padded(ROWS, 0, net.device)
+    full = net(**batch.inputs).logits
+    labels = torch.full(batch.inputs["input_ids"].shape, -100)
+    for i, row in enumerate(ROWS):
+        labels[i, len(row.prompt) : row.size] = torch.tensor(row.answer)
+    expected = torch.nn.functional.cross_entropy(
+        full[:, :-1].reshape(-1, full.shape[-1]), labels[:, 1:].reshape(-1), ignore_index=-100, reduction="sum"
+    )
+    logits = answer_logits(net, batch.inputs, batch.keep)
+    assert logits.shape == (sum(len(row.answer) for row in ROWS), full.shape[-1])
+    assert answer_loss(logits, batch.targets).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_encoder_decoder_loss_equals_transformers_own(model):
+    loaded = model("t5")
+    row = ROWS[2]
+    batch = batches.encoder_decoder([row], 0, 0, loaded.device)
+    own = loaded.net(input_ids=torch.tensor([row.prompt]), labels=torch.tensor([row.answer])).loss
+    ours = answer_loss(answer_logits(loaded.net, batch.inputs, batch.keep), batch.targets) / len(row.answer)
+    assert ours.item() == pytest.approx(own.item(), rel=1e-6)
