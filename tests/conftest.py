@@ -43,8 +43,10 @@ def _tokenizer(chat: bool, stop: str) -> PreTrainedTokenizerFast:
     inner.decoder = decoders.ByteLevel()
     special = ["<pad>", stop, "<|im_start|>"] if chat else ["<pad>", stop]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=512, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
-    inner.train_from_iterator([*lines.split("\n"), *(f" {word}" for word in WORDS) , *WORDS] * 2, trainer)
+    trainer = trainers.BpeTrainer(
+        vocab_size=512, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    inner.train_from_iterator([*lines.split("\n"), *(f" {word}" for word in WORDS), *WORDS] * 2, trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token=stop, pad_token="<pad>")
     if chat:
         tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})

@@ -64,7 +64,9 @@ def test_a_setting_below_a_plain_value_is_refused():
 
 
 def test_each_method_brings_its_own_learning_rate():
-    full, lora, fixed = (make_recipe({}, (s,)).resolved(576) for s in ("method=full", "method=lora", "train.learning_rate=0.5"))
+    full, lora, fixed = (
+        make_recipe({}, (s,)).resolved(576) for s in ("method=full", "method=lora", "train.learning_rate=0.5")
+    )
     assert lora.train.learning_rate == pytest.approx(10 * full.train.learning_rate, rel=0.01)
     assert lora.train.learning_rate == 1.32e-3
     assert fixed.train.learning_rate == 0.5

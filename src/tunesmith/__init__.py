@@ -33,7 +33,16 @@ _HOMES = {
     "Adapter": "tunesmith.adapters.folder",
 }
 
-__all__ = ["ConfigError", "DataError", "FitError", "ModelError", "RunError", "TunesmithError", "__version__", *_HOMES]
+__all__ = [  # noqa: PLE0604 - the keys of _HOMES are strings
+    "ConfigError",
+    "DataError",
+    "FitError",
+    "ModelError",
+    "RunError",
+    "TunesmithError",
+    "__version__",
+    *_HOMES,
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="tunesmith",
-    help="From a task file to a tuned model and an honest report: what was gained, what it cost, and which rung is enough.",
+    help="From a task file to a tuned model and an honest report: what was gained, at what cost, and what is enough.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
-Settings = Annotated[list[str] | None, typer.Option("-s", metavar="KEY=VALUE", help="Override a recipe field, e.g. -s train.epochs=2.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("-s", metavar="KEY=VALUE", help="Override a recipe field, e.g. -s train.epochs=2.")
+]
 Out = Annotated[Path, typer.Option("--out", help="A new folder.")]
 
 
@@ -55,26 +57,36 @@ def train(
     for line in ledger.lines() if ledger else []:
         typer.echo(line)
     typer.echo(
-        f"{facts.steps} steps, {facts.tokens} tokens in {facts.seconds:.0f} s ({facts.tokens_per_second:.0f} tokens/s), "
-        f"peak memory {facts.peak_memory_bytes / 2**30:.1f} GiB"
+        f"{facts.steps} steps, {facts.tokens} tokens in {facts.seconds:.0f} s "
+        f"({facts.tokens_per_second:.0f} tokens/s), peak memory {facts.peak_memory_bytes / 2**30:.1f} GiB"
     )
-    typer.echo(f"loss {facts.first_loss:.3f} -> {facts.final_loss:.3f}" + _validation(facts.first_validation_loss, facts.validation_loss))
+    typer.echo(
+        f"loss {facts.first_loss:.3f} -> {facts.final_loss:.3f}"
+        + _validation(facts.first_validation_loss, facts.validation_loss)
+    )
     if facts.stopped_early:
-        typer.echo(f"stopped at step {facts.steps} of {facts.planned_steps}; what was learned is saved in {run}/checkpoints", err=True)
+        typer.echo(
+            f"stopped at step {facts.steps} of {facts.planned_steps}; what was learned is saved in {run}/checkpoints",
+            err=True,
+        )
         raise typer.Exit(130)
     typer.echo(f"trained {facts.trainable_parameters} of {facts.total_parameters} parameters: {run}/checkpoints")
 
 
 @app.command(name="eval")
-def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL|RUN", help="An alias, folder, .gguf file, hub id, or a training run.")],
+def evaluate(  # noqa: PLR0913, PLR0917 - each parameter is an option of the command
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL|RUN", help="An alias, folder, .gguf file, hub id, or a training run.")
+    ],
     task: Annotated[str, typer.Option("--task", help="A task file or embedded task.")],
     out: Out,
     split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "test",
     shots: Annotated[int, typer.Option("--shots", min=0, help="Worked examples shown before each question.")] = 0,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first n rows of a seeded order.")] = None,
     seed: Annotated[int, typer.Option("--seed")] = 0,
-    template: Annotated[str | None, typer.Option("--template", help="A wording of the task; the first by default.")] = None,
+    template: Annotated[
+        str | None, typer.Option("--template", help="A wording of the task; the first by default.")
+    ] = None,
 ) -> None:
     """Answer the questions of a split, and score the answers."""
     from tunesmith.data.task import load_task, split_named
@@ -86,7 +98,10 @@ def evaluate(
     for score in run.scores():
         typer.echo(f"{score.metric:<12} {score.value:.4f}  [{score.low:.4f}, {score.high:.4f}]  n={score.n}")
     facts = run.summary()
-    typer.echo(f"{facts.prompt_tokens:.0f} prompt tokens per request, {facts.seconds:.0f} s, {facts.tokens_per_second:.0f} tokens/s")
+    typer.echo(
+        f"{facts.prompt_tokens:.0f} prompt tokens per request, "
+        f"{facts.seconds:.0f} s, {facts.tokens_per_second:.0f} tokens/s"
+    )
     if facts.unfinished_answers:
         typer.echo(f"{facts.unfinished_answers} answers were cut off at the task's generation.max_new_tokens")
     typer.echo(f"answers and scores: {out}")
@@ -97,8 +112,12 @@ def climb(
     task: Annotated[str, typer.Argument(metavar="TASK", help="A task file or embedded task.")],
     out: Out,
     model: Annotated[str | None, typer.Option("--model", help="An alias, folder, .gguf file or hub id.")] = None,
-    target: Annotated[str | None, typer.Option("--target", metavar="METRIC=VALUE", help="Stop at the first rung that reaches it.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Test rows: the first n of a seeded order.")] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", metavar="METRIC=VALUE", help="Stop at the first rung that reaches it.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Test rows: the first n of a seeded order.")
+    ] = None,
     settings: Settings = None,
 ) -> None:
     """Try zero-shot, few-shot and LoRA on one task, and say which is enough."""
@@ -112,7 +131,11 @@ def climb(
 
 
 @app.command()
-def compare(runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Evaluated runs; each is compared with the first.")]) -> None:
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN RUN...", help="Evaluated runs; each is compared with the first.")
+    ],
+) -> None:
     """Compare runs on the same questions: paired differences with intervals."""
     from tunesmith.reporting.compare import compare as compare_runs
     from tunesmith.reporting.compare import label
@@ -149,7 +172,9 @@ def main() -> NoReturn:
     except OSError as wrong:
         if wrong.errno != errno.ENOSPC:
             raise
-        _refuse(FitError("the disk is full; what was being written is not complete", fix="free some space and run it again"))
+        _refuse(
+            FitError("the disk is full; what was being written is not complete", fix="free some space and run it again")
+        )
     except KeyboardInterrupt:
         typer.echo("stopped", err=True)
         sys.exit(130)
@@ -184,7 +209,9 @@ def _target(text: str | None) -> tuple[str, float] | None:
     try:
         return name, float(value)
     except ValueError:
-        raise ConfigError(f"--target {text}: is not of the form metric=value", fix="write e.g. --target rouge1=0.40") from None
+        raise ConfigError(
+            f"--target {text}: is not of the form metric=value", fix="write e.g. --target rouge1=0.40"
+        ) from None
 
 
 def _validation(before: float | None, after: float | None) -> str:

@@ -56,7 +56,11 @@ def test_dropping_everything_is_an_error():
 
 def test_the_ledger_speaks():
     _, ledger = admit(rows(10, 21, 12), Length(max_tokens=20, overflow="drop", budget=0.5))
-    assert ledger.lines() == ["2 of 3 rows kept, longest 12 tokens", "22 tokens, 6 of them answer (27%)", "1 dropped: r1"]
+    assert ledger.lines() == [
+        "2 of 3 rows kept, longest 12 tokens",
+        "22 tokens, 6 of them answer (27%)",
+        "1 dropped: r1",
+    ]
 
 
 def test_duplicates_are_found_whatever_their_case_and_spacing():

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.conftest import SHARED, needs_shared, write_rows
+from tests.conftest import needs_shared, write_rows
 from tunesmith.data.rows import Row
 from tunesmith.data.task import embedded_tasks, load_task, read_task, split_named
 from tunesmith.data.template import Template
@@ -37,7 +37,10 @@ def test_templates_are_sandboxed():
     for text in ("{{ ''.__class__.__mro__ }}", "{{ dialogue.__class__ }}"):
         with pytest.raises(DataError):
             Template(name="evil", prompt=text, answer="x").render(ROW)
-    assert Template(name="loop", prompt="{% for i in range(2) %}{{ i }}{% endfor %}", answer="x").render(ROW).question == "01"
+    assert (
+        Template(name="loop", prompt="{% for i in range(2) %}{{ i }}{% endfor %}", answer="x").render(ROW).question
+        == "01"
+    )
 
 
 def test_broken_jinja_is_a_config_error():

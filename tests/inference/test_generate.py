@@ -25,7 +25,12 @@ def alone(loaded, prompt):
     stops = list(loaded.encoder.stops)
     ids = torch.tensor([prompt])
     out = loaded.net.generate(
-        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW, do_sample=False, eos_token_id=stops, pad_token_id=0
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=NEW,
+        do_sample=False,
+        eos_token_id=stops,
+        pad_token_id=0,
     )[0].tolist()
     answer = out[1:] if loaded.kind == "encoder-decoder" else out[len(prompt) :]
     return tuple(answer[: answer.index(stops[0])] if stops[0] in answer else answer)

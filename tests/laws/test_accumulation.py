@@ -24,7 +24,7 @@ def test_four_micro_batches_equal_one_batch(model, kind):
     assert one[0][0].loss == pytest.approx(four[0][0].loss, rel=1e-6)
     assert one[0][0].gradient_norm == pytest.approx(four[0][0].gradient_norm, rel=1e-5)
     for name, weight in one[1].items():
-        # AdamW's first step is the gradient's sign times the rate: where a gradient is all but zero, its sign may differ.
+        # AdamW's first step is the gradient's sign times the rate, and the sign of a near zero may differ.
         close = torch.isclose(four[1][name], weight, rtol=1e-4, atol=1e-5)
         assert close.float().mean() > 0.999, name
 

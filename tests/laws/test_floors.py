@@ -26,7 +26,9 @@ def modules():
 def imports(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
-            yield from ([f"{node.module}.{alias.name}" for alias in node.names] if node.module == "tunesmith" else [node.module])
+            yield from (
+                [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "tunesmith" else [node.module]
+            )
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
 
@@ -45,9 +47,13 @@ def test_a_module_imports_no_higher_floor(path):
             assert floor_of(path) >= 3, f"imports {name}"
 
 
-@pytest.mark.parametrize("module", ["tunesmith", "tunesmith.cli", "tunesmith.data.encode", "tunesmith.reporting.report"])
+@pytest.mark.parametrize(
+    "module", ["tunesmith", "tunesmith.cli", "tunesmith.data.encode", "tunesmith.reporting.report"]
+)
 def test_the_lower_floors_and_the_door_import_no_torch(module):
-    code = f"import sys, {module}; print([name for name in ('torch', 'transformers', 'datasets') if name in sys.modules])"
+    code = (
+        f"import sys, {module}; print([name for name in ('torch', 'transformers', 'datasets') if name in sys.modules])"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
 

@@ -72,7 +72,9 @@ def test_padding_a_decoder_changes_neither_loss_nor_gradients(model):
 @pytest.mark.parametrize("grad", [True, False], ids=["training", "reading"])
 def test_long_documents_in_blocks_equal_the_models_own_attention(model, grad):
     loaded = model("chat")
-    torch.nn.init.normal_(loaded.net.model.layers[0].self_attn.q_proj.weight, generator=torch.Generator().manual_seed(0))
+    torch.nn.init.normal_(
+        loaded.net.model.layers[0].self_attn.q_proj.weight, generator=torch.Generator().manual_seed(0)
+    )
     row = Encoded("long", tuple(i % 400 + 5 for i in range(1300)), (7, 8, 1))
     with torch.set_grad_enabled(grad):
         with attending(loaded.net, PACKED):
@@ -82,7 +84,9 @@ def test_long_documents_in_blocks_equal_the_models_own_attention(model, grad):
         own = answer_logits(loaded.net, padded.inputs, padded.keep)
         torch.testing.assert_close(ours, own, rtol=1e-5, atol=1e-5)
     if grad:
-        ours_grad, own_grad = (torch.autograd.grad(x.square().sum(), loaded.net.model.embed_tokens.weight)[0] for x in (ours, own))
+        ours_grad, own_grad = (
+            torch.autograd.grad(x.square().sum(), loaded.net.model.embed_tokens.weight)[0] for x in (ours, own)
+        )
         torch.testing.assert_close(ours_grad, own_grad, rtol=1e-3, atol=1e-3)
 
 

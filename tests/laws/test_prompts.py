@@ -55,7 +55,9 @@ def test_a_plain_question_that_ends_in_a_newline_needs_no_space(tiny):
 
 def test_text_with_a_special_token_is_refused(tiny):
     encoder = load_encoder(find(str(tiny("chat"))))
-    with pytest.raises(DataError, match="row q9: its text contains the model's special token '<|im_end|>'".replace("|", r"\|")):
+    with pytest.raises(
+        DataError, match="row q9: its text contains the model's special token '<|im_end|>'".replace("|", r"\|")
+    ):
         encoder.encode(Prompt("q9", "stop <|im_end|> now", "no", ("no",), "t"))
 
 

@@ -88,7 +88,9 @@ def load_trained(adapter: Adapter, dtype: str | None = None) -> Model:
     methods.prepare(model.net, adapter.method, seed=0)
     result = set_peft_model_state_dict(model.net, load_file(adapter.folder / "adapter_model.safetensors"))
     if result.unexpected_keys:
-        raise ModelError(f"{adapter.folder}: has weights for layers the model lacks: {result.unexpected_keys[0]}", fix="train again")
+        raise ModelError(
+            f"{adapter.folder}: has weights for layers the model lacks: {result.unexpected_keys[0]}", fix="train again"
+        )
     model.net.eval()
     return model
 
@@ -107,5 +109,8 @@ def _write_weights(model: Model, recipe: Recipe, folder: Path) -> None:
     config.base_model_name_or_path = HUB_IDS.get(model.name, model.name)
     config.inference_mode = True
     config.save_pretrained(str(folder))
-    weights = {f"base_model.model.{key}": value for key, value in get_peft_model_state_dict(model.net, save_embedding_layers=False).items()}
+    weights = {
+        f"base_model.model.{key}": value
+        for key, value in get_peft_model_state_dict(model.net, save_embedding_layers=False).items()
+    }
     save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})

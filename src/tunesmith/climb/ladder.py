@@ -35,13 +35,20 @@ def climb(
     vacant(folder)
     task = load_task(recipe.task)
     goal = _goal(task.metrics, target)
-    asked = {"verb": "climb", "target": dict([target]) if target else None, "limit": limit, **recipe.model_dump(mode="json")}
+    asked = {
+        "verb": "climb",
+        "target": dict([target]) if target else None,
+        "limit": limit,
+        **recipe.model_dump(mode="json"),
+    }
     root = Run.create(folder, asked)
     rungs: list[Rung] = []
     runs: list[Run] = []
     for rung, shots in _ladder(recipe):
         try:
-            runs.append(_take(rung, Question(task, shots=shots, limit=limit, seed=recipe.seed), recipe, folder, command))
+            runs.append(
+                _take(rung, Question(task, shots=shots, limit=limit, seed=recipe.seed), recipe, folder, command)
+            )
         except FitError as wrong:
             say(f"{rung.name}: passed over, {wrong.what}")
             continue
@@ -69,7 +76,9 @@ def _goal(metrics: Sequence[str], target: tuple[str, float] | None) -> float | N
     name, value = target
     metric(name)
     if name != metrics[0]:
-        raise ConfigError(f"--target {name}: the climb is decided by the task's first metric", fix=suggest(name, [metrics[0]]))
+        raise ConfigError(
+            f"--target {name}: the climb is decided by the task's first metric", fix=suggest(name, [metrics[0]])
+        )
     return value
 
 
@@ -81,7 +90,7 @@ def _take(rung: Rung, question: Question, recipe: Recipe, folder: Path, command:
         if facts.stopped_early:
             raise RunError(
                 f"{folder / rung.train}: training was stopped at step {facts.steps} of {facts.planned_steps}",
-                fix=f"what was learned is kept: tunesmith eval {folder / rung.train} --task {recipe.task} --out NEW_FOLDER",
+                fix=f"what was learned is kept: tunesmith eval {folder / rung.train} --task {recipe.task} --out NEW",
             )
         target = str(folder / rung.train)
     return evaluate(target, question, folder / rung.eval, command)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from tunesmith.config import Record
 from tunesmith.reporting.compare import Comparison, compare
+from tunesmith.reporting.numbers import p_value
 from tunesmith.runs.records import Score
 from tunesmith.runs.run import Run
 
@@ -34,12 +35,16 @@ def decide(rungs: Sequence[Rung], runs: Sequence[Run], target: float | None = No
     reached = [i for i, score in enumerate(scores) if target is not None and score.value >= target]
     chosen = reached[0] if reached else _unbeaten(runs)
     reasons = [_reason(rungs, i, j, runs) for i in range(len(runs)) for j in range(i)]
-    return Verdict(recommended=rungs[chosen].name, sentence=_sentence(rungs, scores, chosen, target), reasons=tuple(reasons))
+    return Verdict(
+        recommended=rungs[chosen].name, sentence=_sentence(rungs, scores, chosen, target), reasons=tuple(reasons)
+    )
 
 
 def _unbeaten(runs: Sequence[Run]) -> int:
     """Find the first rung that no later rung beats."""
-    return next(i for i in range(len(runs)) if not any(_main(runs[i], dearer).verdict() == "better" for dearer in runs[i + 1 :]))
+    return next(
+        i for i in range(len(runs)) if not any(_main(runs[i], dearer).verdict() == "better" for dearer in runs[i + 1 :])
+    )
 
 
 def _main(a: Run, b: Run) -> Comparison:
@@ -51,7 +56,7 @@ def _reason(rungs: Sequence[Rung], i: int, j: int, runs: Sequence[Run]) -> str:
     word = {"better": "better than", "worse": "worse than", "undecided": "not clearly different from"}[found.verdict()]
     return (
         f"{rungs[i].name} is {word} {rungs[j].name}: {found.metric} {found.difference:+.3f} "
-        f"[{found.low:+.3f}, {found.high:+.3f}], {format_p(found.p)}"
+        f"[{found.low:+.3f}, {found.high:+.3f}], {p_value(found.p)}"
     )
 
 
@@ -64,8 +69,3 @@ def _sentence(rungs: Sequence[Rung], scores: Sequence[Score], chosen: int, targe
     if chosen == len(rungs) - 1:
         return f"Take {rungs[chosen].name}: it is significantly better than every cheaper rung, with {value}.{missed}"
     return f"Take {rungs[chosen].name}: no more expensive rung is significantly better; it has {value}.{missed}"
-
-
-def format_p(p: float) -> str:
-    """Write a p-value as people read it."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

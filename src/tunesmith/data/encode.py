@@ -24,11 +24,17 @@ class Tokenizer(Protocol):
     eos_token_id: Any
     all_special_tokens: list[str]
 
-    def __call__(self, text: str, *, add_special_tokens: bool = True) -> Any: ...
+    def __call__(self, text: str, *, add_special_tokens: bool = True) -> Any:
+        """Give an object whose `input_ids` are the tokens of `text`."""
+        ...
 
-    def apply_chat_template(self, conversation: Any, *, tokenize: bool, add_generation_prompt: bool) -> Any: ...
+    def apply_chat_template(self, conversation: Any, *, tokenize: bool, add_generation_prompt: bool) -> Any:
+        """Render a conversation as text."""
+        ...
 
-    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> Any: ...
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> Any:
+        """Give the text of tokens."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,9 @@ class Encoder:
 
 
 def _messages(prompt: Prompt) -> list[dict[str, str]]:
-    turns = [(role, text) for shot in prompt.shots for role, text in (("user", shot.question), ("assistant", shot.answer))]
+    turns = [
+        (role, text) for shot in prompt.shots for role, text in (("user", shot.question), ("assistant", shot.answer))
+    ]
     return [{"role": role, "content": text} for role, text in [*turns, ("user", prompt.question)]]
 
 

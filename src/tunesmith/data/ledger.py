@@ -88,7 +88,8 @@ def _trimmed(row: Encoded, length: Length) -> Encoded:
         )
     if length.overflow == "error":
         raise FitError(
-            f"row {row.id}: {row.size} tokens ({len(row.answer)} of them answer), length.max_tokens is {length.max_tokens}",
+            f"row {row.id}: {row.size} tokens ({len(row.answer)} of them answer), "
+            f"length.max_tokens is {length.max_tokens}",
             fix=f"-s length.max_tokens={row.size}, or -s length.overflow=drop or trim_prompt",
         )
     return replace(row, prompt=row.prompt[-room:])

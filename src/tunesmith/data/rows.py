@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -113,7 +113,9 @@ def _records(source: Source) -> Iterator[Mapping[str, Any]]:
     try:
         return iter(list(readers[suffix](path)))
     except UnicodeDecodeError as wrong:
-        raise DataError(f"{path}: is not UTF-8 text ({wrong.reason} at byte {wrong.start})", fix="save it as UTF-8") from None
+        raise DataError(
+            f"{path}: is not UTF-8 text ({wrong.reason} at byte {wrong.start})", fix="save it as UTF-8"
+        ) from None
 
 
 def _jsonl(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -127,9 +129,13 @@ def _object(text: str, where: str) -> Mapping[str, Any]:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as wrong:
-        raise DataError(f"{where}: is not JSON: {wrong.msg} at column {wrong.colno}", fix="mend or remove that line") from None
+        raise DataError(
+            f"{where}: is not JSON: {wrong.msg} at column {wrong.colno}", fix="mend or remove that line"
+        ) from None
     if not isinstance(value, dict):
-        raise DataError(f"{where}: is {type(value).__name__}, not an object with fields", fix='write {"field": ...} per line')
+        raise DataError(
+            f"{where}: is {type(value).__name__}, not an object with fields", fix='write {"field": ...} per line'
+        )
     return value
 
 
@@ -153,14 +159,15 @@ def _only_list(value: dict[str, Any]) -> Any:
 def _csv(path: Path) -> Iterator[Mapping[str, Any]]:
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     # Tab-separated corpora (GLUE) hold lone quote characters as plain text.
-    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
     with path.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.DictReader(lines, delimiter=delimiter, quoting=quoting, strict=True)
         try:
             for row in reader:
                 if None in row or None in row.values():
                     raise DataError(
-                        f"{path} line {reader.line_num}: has not the {len(reader.fieldnames or [])} columns of the header",
+                        f"{path} line {reader.line_num}: "
+                        f"has not the {len(reader.fieldnames or [])} columns of the header",
                         fix="quote fields that contain the delimiter",
                     )
                 yield row
@@ -208,7 +215,9 @@ def _identified(records: Sequence[Mapping[str, Any]], source: Source) -> list[Ro
     ids = Counter(str(record[key]) for record in records)
     twice = next((name for name, count in ids.items() if count > 1), None)
     if twice is not None:
-        raise DataError(f"{source.place}: id '{twice}' is used {ids[twice]} times", fix=f"make '{key}' unique, or drop it")
+        raise DataError(
+            f"{source.place}: id '{twice}' is used {ids[twice]} times", fix=f"make '{key}' unique, or drop it"
+        )
     return [Row(str(record[key]), record) for record in records]
 
 

@@ -124,12 +124,16 @@ def load_task(name: str, beside: Path | None = None) -> Task:
         return read_task(found)
     if Path(name).suffix in (".yaml", ".yml"):
         raise ConfigError(f"{name}: no such file", fix="check the path of the task file")
-    raise ConfigError(f"there is no task '{name}'", fix=f"{suggest(name, embedded_tasks())}, or the path of a task file")
+    raise ConfigError(
+        f"there is no task '{name}'", fix=f"{suggest(name, embedded_tasks())}, or the path of a task file"
+    )
 
 
 def embedded_tasks() -> list[str]:
     """Name the tasks that come with the package."""
-    return sorted(Path(item.name).stem for item in (files("tunesmith") / "tasks").iterdir() if item.name.endswith(".yaml"))
+    return sorted(
+        Path(item.name).stem for item in (files("tunesmith") / "tasks").iterdir() if item.name.endswith(".yaml")
+    )
 
 
 def read_task(path: Path) -> Task:

@@ -7,7 +7,9 @@ tokenizer or chat template has seen it.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+
 import jinja2
+import jinja2.exceptions
 import jinja2.meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import field_validator
@@ -78,10 +80,14 @@ class Template(Record):
         marked = tuple(str(row.fields[name]) for name in references if row.fields.get(name))
         answer = marked[0] if marked and not self._answerable(row) else self._fill(self.answer, row).strip()
         if not answer:
-            raise DataError(f"row {row.id}: template '{self.name}' gives an empty answer", fix="fill or remove that row")
+            raise DataError(
+                f"row {row.id}: template '{self.name}' gives an empty answer", fix="fill or remove that row"
+            )
         if self.choices and answer not in self.choices:
             choices = ", ".join(self.choices)
-            raise DataError(f"row {row.id}: answer '{answer}' is none of: {choices}", fix="correct the row or 'choices'")
+            raise DataError(
+                f"row {row.id}: answer '{answer}' is none of: {choices}", fix="correct the row or 'choices'"
+            )
         return Prompt(row.id, shown, answer, marked or (answer,), self.name, self.choices)
 
     def _answerable(self, row: Row) -> bool:
@@ -93,7 +99,7 @@ class Template(Record):
             return _compiled(text).render(dict(row.fields))
         except jinja2.UndefinedError:
             raise self._missing(row) from None
-        except (jinja2.TemplateError, jinja2.sandbox.SecurityError, TypeError, ValueError, ArithmeticError) as wrong:
+        except (jinja2.TemplateError, jinja2.exceptions.SecurityError, TypeError, ValueError, ArithmeticError) as wrong:
             raise DataError(f"row {row.id}: template '{self.name}': {wrong}", fix="correct the template") from None
 
     def _missing(self, row: Row) -> DataError:

@@ -1,9 +1,10 @@
 """Decoding without padding, for decoders whose attention can be packed.
 
 The prompts of a batch are read packed, a few at a time, so that no padding is
-computed and activations stay in the processor's cache. Their keys and values go into buffers that have room for the answers,
-each prompt ending at the same column; a new token then costs one write, not a
-copy of everything before it. Rows that are done leave the batch.
+computed and activations stay in the processor's cache. Their keys and values
+go into buffers that have room for the answers, each prompt ending at the same
+column; a new token then costs one write, not a copy of everything before it.
+Rows that are done leave the batch.
 """
 
 from collections.abc import Sequence
@@ -31,7 +32,9 @@ class RaggedLayer(CacheLayerMixin):  # type: ignore[misc]
         self._read = 0  # prompts stored so far
         self._end = max(lengths)
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
         """Store packed prompts until all are read, then one token per row; give what to attend to."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)

@@ -56,7 +56,8 @@ def _check_room(model: Model, prompts: Sequence[tuple[str, tuple[int, ...]]], ma
     for name, ids in prompts:
         if len(ids) + max_new_tokens > model.context:
             raise FitError(
-                f"row {name}: {len(ids)} prompt tokens and {max_new_tokens} new ones exceed the context of {model.context}",
+                f"row {name}: {len(ids)} prompt tokens and {max_new_tokens} new ones "
+                f"exceed the context of {model.context}",
                 fix="use fewer shots, or a smaller generation.max_new_tokens",
             )
 
@@ -92,14 +93,14 @@ def _unpadded(model: Model, prompts: Sequence[tuple[int, ...]], new: int) -> lis
 
 @torch.no_grad()
 def _padded(model: Model, prompts: Sequence[tuple[int, ...]], new: int) -> list[Generated]:
-    """Generate for one batch through transformers, padded on the left so that every row ends where its answer begins."""
+    """Generate for one batch through transformers, padded on the left so that all prompts end together."""
     stops = list(model.encoder.stops)
     ids, mask = _left_padded(prompts, stops[0])
     config = GenerationConfig(max_new_tokens=new, do_sample=False, eos_token_id=stops, pad_token_id=stops[0])
     if model.kind == "encoder-decoder":
         config.decoder_start_token_id = model.net.config.decoder_start_token_id
     model.net.eval()
-    out = model.net.generate(  # type: ignore[operator]
+    out = model.net.generate(
         input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=config
     )
     start = 1 if model.kind == "encoder-decoder" else ids.shape[1]

@@ -48,5 +48,8 @@ def targets(net: PreTrainedModel, asked: str | tuple[str, ...]) -> str | list[st
     missing = [] if isinstance(asked, str) and asked in GROUPS else sorted(set(names) - have)
     if missing or not found:
         wrong = missing[0] if missing else str(asked)
-        raise ModelError(f"method.targets: the model has no linear layer '{wrong}'", fix=suggest(wrong, {*have, *GROUPS, "all-linear"}))
+        raise ModelError(
+            f"method.targets: the model has no linear layer '{wrong}'",
+            fix=suggest(wrong, {*have, *GROUPS, "all-linear"}),
+        )
     return found

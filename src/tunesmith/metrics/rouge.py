@@ -21,7 +21,9 @@ class PRF(NamedTuple):
     f1: float
 
 
-def score(prediction: str, references: Sequence[str], kinds: Sequence[str] = ("rouge1", "rouge2", "rougeL")) -> dict[str, PRF]:
+def score(
+    prediction: str, references: Sequence[str], kinds: Sequence[str] = ("rouge1", "rouge2", "rougeL")
+) -> dict[str, PRF]:
     """Score one prediction against its references, for each kind the reference with the best F1.
 
     An empty side scores 0. Raises ConfigError for an unknown kind or no reference.

@@ -24,10 +24,18 @@ CACHED = "cached"
 BLOCK = 256  # queries attended together
 WHOLE = 512  # a document up to this long is one block when gradients are needed
 # What attention layers pass along that changes nothing in the arithmetic below.
-_HARMLESS = {"position_ids", "is_causal", "cache_position", "use_cache", "output_attentions", "past_key_values", "dropout"}
+_HARMLESS = {
+    "position_ids",
+    "is_causal",
+    "cache_position",
+    "use_cache",
+    "output_attentions",
+    "past_key_values",
+    "dropout",
+}
 
 
-def packed_attention(
+def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is transformers'
     module: torch.nn.Module,
     query: Tensor,
     key: Tensor,
@@ -49,13 +57,13 @@ def packed_attention(
         raise ModelError("packed attention needs document lengths", fix="pass `documents`")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     lengths = list(documents)
-    parts = zip(query[0].split(lengths, 1), key[0].split(lengths, 1), value[0].split(lengths, 1), strict=True)
+    parts = zip(*(torch.split(tensor[0], lengths, 1) for tensor in (query, key, value)), strict=True)
     rate = dropout if module.training else 0.0
     outputs = [_document(q, k, v, scale, rate) for q, k, v in parts]
     return torch.cat(outputs, dim=1).transpose(0, 1)[None], None
 
 
-def cached_attention(
+def cached_attention(  # noqa: PLR0913, PLR0917 - the signature is transformers'
     module: torch.nn.Module,
     query: Tensor,
     key: Tensor,
@@ -84,7 +92,9 @@ def cached_attention(
 def _refuse_others(others: dict[str, Any]) -> None:
     unknown = [name for name, asked in others.items() if asked is not None and name not in _HARMLESS]
     if unknown:
-        raise ModelError(f"packed attention does not support: {', '.join(unknown)}", fix="use the model's own attention")
+        raise ModelError(
+            f"packed attention does not support: {', '.join(unknown)}", fix="use the model's own attention"
+        )
 
 
 def _document(query: Tensor, key: Tensor, value: Tensor, scale: float, dropout: float) -> Tensor:

@@ -32,7 +32,9 @@ def choose_dtype(asked: str = "auto") -> Dtype:
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return _by(native, "the GPU reports native bf16", "the GPU reports no native bf16")
     able = [name for name in ("avx512_bf16", "amx_bf16") if torch.cpu.get_capabilities().get(name)]
-    return _by(bool(able), f"the processor reports {', '.join(able)}", "the processor reports neither avx512_bf16 nor amx_bf16")
+    return _by(
+        bool(able), f"the processor reports {', '.join(able)}", "the processor reports neither avx512_bf16 nor amx_bf16"
+    )
 
 
 def device_name() -> str:

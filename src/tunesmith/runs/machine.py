@@ -52,7 +52,7 @@ def memory_bytes() -> int:
 
 
 def reset_peak() -> None:
-    """Start measuring peak memory anew, where the system can (Linux); elsewhere the peak is the process's whole life."""
+    """Start measuring peak memory anew; where the system cannot, the peak is that of the whole process."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # glibc keeps freed memory, which is no need of what follows
         ctypes.CDLL("libc.so.6").malloc_trim(0)

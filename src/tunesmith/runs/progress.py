@@ -28,11 +28,13 @@ class Watch:
             self._task = self._bar.add_task(self._title, total=self._total, facts="")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar:
             self._bar.stop()
 
-    def advance(self, by: int = 1, **facts: str) -> None:
+    def advance(self, by: int, /, **facts: str) -> None:
         """Count `by` more units done and show `facts` beside them."""
         self._done += by
         told = "  ".join(f"{name} {value}" for name, value in facts.items())

@@ -5,7 +5,8 @@ from tunesmith.config import Record
 
 class Step(Record):
     """One optimizer step: `loss` is nats per answer token, `tokens` and `seconds` are sums so far;
-    `seconds` counts the steps alone, neither validation nor saving."""
+    `seconds` counts the steps alone, neither validation nor saving.
+    """
 
     step: int
     epoch: int

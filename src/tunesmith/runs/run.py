@@ -130,9 +130,13 @@ class Run:
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise RunError(f"{path}: is missing; the run did not come to its end", fix="run it again in a new folder") from None
+            raise RunError(
+                f"{path}: is missing; the run did not come to its end", fix="run it again in a new folder"
+            ) from None
         except json.JSONDecodeError as wrong:
-            raise RunError(f"{path} line {wrong.lineno}: is not JSON: {wrong.msg}", fix="run it again in a new folder") from None
+            raise RunError(
+                f"{path} line {wrong.lineno}: is not JSON: {wrong.msg}", fix="run it again in a new folder"
+            ) from None
 
     def _lines(self, name: str, kind: type[R]) -> Iterator[R]:
         path = self.folder / name
@@ -143,7 +147,9 @@ class Run:
             try:
                 values = json.loads(line)
             except json.JSONDecodeError as wrong:
-                raise RunError(f"{path} line {number}: is not JSON: {wrong.msg}", fix="mend or remove that line") from None
+                raise RunError(
+                    f"{path} line {number}: is not JSON: {wrong.msg}", fix="mend or remove that line"
+                ) from None
             yield kind.parse(values, where=f"{path} line {number}")
 
 

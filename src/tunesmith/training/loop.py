@@ -73,7 +73,9 @@ def steps(model: Model, plan: Plan, validation: Sequence[Encoded], recipe: Recip
             tokens += sum(batch.tokens for batch in made)
             answer_tokens += sum(batch.answer_tokens for batch in made)
             if not math.isfinite(loss) or not math.isfinite(norm):
-                raise RunError(f"step {done}: the loss is {loss}, its gradient's norm {norm}", fix="lower train.learning_rate")
+                raise RunError(
+                    f"step {done}: the loss is {loss}, its gradient's norm {norm}", fix="lower train.learning_rate"
+                )
             last = number == len(planned)
             yield Step(
                 step=done,

@@ -36,7 +36,7 @@ class MasterAdamW:
         """Add the network's gradients to the fp32 sums, and free them."""
         for weight, total in zip(self.weights, self._sums, strict=True):
             if weight.grad is not None:
-                total += weight.grad
+                total.add_(weight.grad)
                 weight.grad = None
 
     def step(self, learning_rate: float, clip: float) -> float:

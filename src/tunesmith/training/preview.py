@@ -36,7 +36,8 @@ class Preview:
         """Say how long the rows are."""
         ordered = sorted(self.lengths)
         late = ordered[int(0.95 * (len(ordered) - 1))]
-        return f"tokens per row: shortest {ordered[0]}, median {median(ordered):.0f}, 95 % up to {late}, longest {ordered[-1]}"
+        middle = f"median {median(ordered):.0f}, 95 % up to {late}"
+        return f"tokens per row: shortest {ordered[0]}, {middle}, longest {ordered[-1]}"
 
 
 def preview(recipe: Recipe, n: int = 3, task: Task | None = None) -> Preview:

@@ -64,7 +64,7 @@ def _learn(model: Model, prepared: Prepared, recipe: Recipe, run: Run) -> Summar
         for step in steps(model, plan, prepared.validation, recipe):
             run.append(step)
             log.append(step)
-            watch.advance(**_shown(step))
+            watch.advance(1, **_shown(step))
             if wish.asked:
                 break
             if every and step.step % every == 0 and step.step < plan.steps:

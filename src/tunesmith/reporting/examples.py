@@ -1,0 +1,98 @@
+"""Examples: which questions are shown, with the answers before and after."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tunesmith.metrics import METRICS, metric
+from tunesmith.reporting.ladders import Ladder, Line
+from tunesmith.runs.records import Answer
+
+SHOWN = 6
+SAME = 1e-9  # what rounding can move a row's value by
+
+Side = Literal["before", "after"]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One run's answer to an example question, and what the main metric gives it."""
+
+    side: Side
+    name: str
+    answer: Answer
+    value: float
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question with its answers, the earlier run's first; `why` says what it is an example of."""
+
+    why: str
+    replies: tuple[Reply, ...]
+
+    @property
+    def asked(self) -> Answer:
+        """Give the record that holds the question and its references."""
+        return self.replies[0].answer
+
+    @property
+    def change(self) -> float:
+        """Give how much the value rose; an answer that stands alone rose from 0."""
+        return self.replies[-1].value - (self.replies[0].value if len(self.replies) > 1 else 0.0)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The questions shown, and of all questions how many gained and lost."""
+
+    chosen: tuple[Example, ...]
+    asked: int
+    gained: int
+    lost: int
+
+
+def examples(ladder: Ladder) -> Examples | None:
+    """Choose six questions that both sides answered, spread over what the change did; None if there are no answers.
+
+    Where one run stands alone, its answers are spread over their own values.
+    """
+    if ladder.main not in METRICS:
+        return None
+    replies = [_replies("before", ladder.before, ladder)]
+    replies += [_replies("after", ladder.after, ladder)] if ladder.after else []
+    every = [Example("", tuple(side[id] for side in replies)) for id in replies[0] if all(id in side for side in replies)]
+    if not every:
+        return None
+    changes = [example.change for example in every]
+    chosen = tuple(Example(why, every[i].replies) for i, why in spread(changes, len(replies) > 1))
+    gained, lost = (sum(sign * change > SAME for change in changes) for sign in (1, -1))
+    return Examples(chosen, len(every), gained, lost)
+
+
+def _replies(side: Side, line: Line, ladder: Ladder) -> dict[str, Reply]:
+    """Give a line's answers by row, each marked alone by the main metric."""
+    answers = line.run.answers(ladder.task)
+    if not answers:
+        return {}
+    mark = metric(ladder.main)
+    values = mark.values(mark.stats([x.answer for x in answers], [x.references for x in answers]), 1)
+    return {x.id: Reply(side, line.name, x, float(value)) for x, value in zip(answers, values, strict=True)}
+
+
+def spread(changes: Sequence[float], paired: bool) -> list[tuple[int, str]]:
+    """Choose positions: the three largest, two at the middle, the smallest; all of them if there are six or fewer.
+
+    Ties go to the earlier row, so that the choice never depends on luck.
+    """
+    order = sorted(range(len(changes)), key=lambda i: (-changes[i], i))
+    if len(order) <= SHOWN:
+        return [(i, "") for i in order]
+    middle = max(3, len(order) // 2 - 1)
+    top, last = ("largest gain", _last(changes[order[-1]])) if paired else ("highest", "lowest")
+    reasons = [top, f"second {top}", f"third {top}", "middle", "middle", last]
+    return list(zip([*order[:3], *order[middle : middle + 2], order[-1]], reasons, strict=True))
+
+
+def _last(change: float) -> str:
+    return "largest loss" if change < -SAME else "smallest gain" if change > SAME else "no change"

@@ -1,0 +1,112 @@
+"""The runs of a report, sorted out: what was evaluated, what was trained for it, and a climb's parts."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesmith.errors import RunError
+from tunesmith.reporting.compare import label, method_title
+from tunesmith.runs.records import Summary
+from tunesmith.runs.run import Run
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One evaluated run under the name people give it, and the training that made its model."""
+
+    name: str
+    run: Run
+    trained: Run | None = None
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The runs of a report: `trained` gives each training its name, `verdict` is empty if there is not exactly one."""
+
+    evaluated: tuple[Evaluated, ...]
+    trained: Mapping[Run, str]
+    climbs: tuple[Run, ...]
+    verdict: Mapping[str, Any]
+
+    def named(self) -> dict[Run, str]:
+        """Give every training and evaluation its name, in the order to repeat them: a training before its evaluation."""
+        placed: dict[Run, str] = {}
+        for one in self.evaluated:
+            if one.trained:
+                placed[one.trained] = self.trained[one.trained]
+            placed[one.run] = one.name
+        return {run: name for run, name in self.trained.items() if run not in placed} | placed
+
+
+def gather(runs: Iterable[Run]) -> Gathered:
+    """Sort runs into evaluations and trainings, and a climb into its parts, in the order given.
+
+    An evaluation belongs to the training whose folder it names as its adapter. Raises RunError for another kind of run.
+    """
+    given = list(dict.fromkeys(runs))
+    climbs = [run for run in given if _verb(run) == "climb"]
+    parts = [part for run in given for part in (_climbed(run) if run in climbs else [_part(run)])]
+    trained = list(dict.fromkeys(part for part in parts if isinstance(part, Run)))
+    found = list(dict.fromkeys(part for part in parts if isinstance(part, Evaluated)))
+    names = _apart([(one.name, one.run) for one in found])
+    evaluated = [
+        Evaluated(name, one.run, one.trained or _maker(one.run, trained))
+        for name, one in zip(names, found, strict=True)
+    ]
+    titles = _apart([(method_title(run.asked()["method"]["name"]), run) for run in trained])
+    verdicts = [verdict for climb in climbs if (verdict := _verdict(climb))]
+    return Gathered(
+        tuple(evaluated),
+        dict(zip(trained, titles, strict=True)),
+        tuple(climbs),
+        verdicts[0] if len(verdicts) == 1 else {},
+    )
+
+
+def summary(run: Run) -> Summary | None:
+    """Give what the run took, or None if it has not come that far."""
+    return run.summary() if (run.folder / "summary.json").is_file() else None
+
+
+def _verb(run: Run) -> str:
+    return str(run.asked().get("verb"))
+
+
+def _part(run: Run) -> Run | Evaluated:
+    """Give a training as it is, and an evaluation under its name."""
+    verb = _verb(run)
+    if verb not in ("train", "eval"):
+        raise RunError(f"{run.folder}: is a run of '{verb}'", fix="name folders that train, eval or climb has made")
+    return run if verb == "train" else Evaluated(label(run), run)
+
+
+def _climbed(climb: Run) -> list[Run | Evaluated]:
+    """Give the trainings and evaluations of a climb, from its first rung to its last."""
+    path = climb.folder / "rungs.json"
+    if not path.is_file():
+        raise RunError(f"{climb.folder}: the climb has not come to its end", fix="name the runs inside it instead")
+    parts: list[Run | Evaluated] = []
+    for rung in json.loads(path.read_text(encoding="utf-8")):
+        trained = Run.open(climb.folder / rung["train"]) if rung["train"] else None
+        parts += [trained] if trained else []
+        parts.append(Evaluated(rung["name"], Run.open(climb.folder / rung["eval"]), trained))
+    return parts
+
+
+def _verdict(climb: Run) -> dict[str, Any]:
+    path = climb.folder / "verdict.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _maker(run: Run, trained: Sequence[Run]) -> Run | None:
+    """Find the training whose folder an evaluation names as its adapter."""
+    adapter = run.asked().get("adapter")
+    return next((made for made in trained if adapter and made.folder.resolve() == Path(adapter).resolve()), None)
+
+
+def _apart(named: Sequence[tuple[str, Run]]) -> list[str]:
+    """Give the names, with the folder added where two are the same."""
+    names = [name for name, _ in named]
+    return [name if names.count(name) == 1 else f"{name} ({run.folder})" for name, run in named]

@@ -1,0 +1,63 @@
+"""How numbers, and the metrics they are of, are written wherever people read them."""
+
+
+def fixed(value: float) -> str:
+    """Write a score or loss with three decimals."""
+    return f"{value:.3f}"
+
+
+def signed(value: float) -> str:
+    """Write a difference with its sign, a true minus, and three decimals."""
+    text = f"{value:+.3f}"
+    return "\N{PLUS-MINUS SIGN}0.000" if text[1:] == "0.000" else text.replace("-", "\N{MINUS SIGN}")
+
+
+def interval(low: float, high: float) -> str:
+    """Write the ends of an interval."""
+    return f"[{fixed(low)}, {fixed(high)}]"
+
+
+def p_value(p: float) -> str:
+    """Write a p-value with three decimals, and never as zero."""
+    return "p < 0.001" if p < 0.001 else f"p = {fixed(p)}"
+
+
+def whole(amount: float) -> str:
+    """Write a count in full: 75,842."""
+    return f"{amount:,.0f}"
+
+
+def count(amount: float) -> str:
+    """Write a large count short: 4.88 M, 135 M, 1.5 B."""
+    for unit, power in (("B", 1e9), ("M", 1e6)):
+        if amount >= power:
+            return f"{_short(amount / power)} {unit}"
+    return whole(amount)
+
+
+def size(amount: float) -> str:
+    """Write bytes in the largest decimal unit that keeps a digit before the point."""
+    for unit, power in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if amount >= power:
+            return f"{_short(amount / power)} {unit}"
+    return f"{amount:.0f} B"
+
+
+def _short(amount: float) -> str:
+    return f"{amount:.0f}" if amount >= 99.95 else f"{amount:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """Write seconds the way people say them: 8.2 s, 3 min 12 s, 1 h 04 min."""
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{rounded} s"
+    minutes, rest = divmod(rounded, 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def metric_title(name: str) -> str:
+    """Write a metric the way papers do: ROUGE-1, BLEU, exact match."""
+    if name.startswith("rouge"):
+        return f"ROUGE-{name.removeprefix('rouge')}"
+    return {"bleu": "BLEU", "chrf": "chrF", "f1": "F1"}.get(name, name.replace("_", " "))

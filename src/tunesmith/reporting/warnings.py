@@ -1,0 +1,71 @@
+"""Warnings: everything that makes the numbers of a report say less than they seem to."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tunesmith.reporting.gather import Gathered, summary
+from tunesmith.reporting.ladders import Ladder, Line
+from tunesmith.runs.records import Summary
+from tunesmith.runs.run import Run
+
+FEW_ROWS = 30  # below this an interval says little
+AGAIN = "Run it again in a new folder."
+
+
+class Warn(NamedTuple):
+    """Something that a reader of the numbers must know, and what can be done about it."""
+
+    what: str
+    fix: str
+
+
+def warnings(told: Gathered, ladders: Sequence[Ladder]) -> list[Warn]:
+    """Give what a reader must be warned of: first about how the runs went, then about what was scored."""
+    said = [warn for run, name in told.named().items() for warn in _of_run(name, run)]
+    return said + [warn for ladder in ladders for line in ladder.lines for warn in _of_scores(ladder, line)]
+
+
+def _of_run(name: str, run: Run) -> list[Warn]:
+    taken = summary(run)
+    if taken is None:
+        return [Warn(f"{name}: the run in {run.folder} has not come to its end.", AGAIN)]
+    stopped = [_stopped(name, taken)] if taken.stopped_early else []
+    return [*stopped, *_of_answers(name, run, taken), *_of_rows(name, run)]
+
+
+def _stopped(name: str, taken: Summary) -> Warn:
+    at = f" after step {taken.steps:,} of {taken.planned_steps:,}" if taken.planned_steps else ""
+    return Warn(f"{name}: the run was stopped early{at}; its numbers are those of the shorter run.", AGAIN)
+
+
+def _of_answers(name: str, run: Run, taken: Summary) -> list[Warn]:
+    n = sum(len(run.answers(task)) for task in run.tasks())
+    said = []
+    if taken.unfinished_answers:
+        what = f"{name}: {taken.unfinished_answers} of {n} answers were cut off by the length limit."
+        said.append(Warn(what, "They may score lower for it. The limit is generation.max_new_tokens in the task file."))
+    if taken.empty_answers:
+        what = f"{name}: {taken.empty_answers} of {n} answers are empty; they score 0."
+        said.append(Warn(what, f"They are in {run.folder / 'answers'}."))
+    return said
+
+
+def _of_rows(name: str, run: Run) -> list[Warn]:
+    ledger = run.ledger()
+    if not ledger or not ledger.leaked:
+        return []
+    what = f"{name}: {len(ledger.leaked)} of {ledger.rows} training rows share text with scored rows."
+    fix = 'Scores on text seen in training are too high. Remove the rows named under "What happened to the rows".'
+    return [Warn(what, fix)]
+
+
+def _of_scores(ladder: Ladder, line: Line) -> list[Warn]:
+    said = []
+    n = min(score.n for score in line.scores.values())
+    if n < FEW_ROWS:
+        rows = "1 row" if n == 1 else f"{n} rows"
+        what = f"{line.name}: its {ladder.task} score rests on {rows} only."
+        said.append(Warn(what, f"Chance weighs heavily in so few. Score at least {FEW_ROWS}."))
+    if line.problem:
+        said.append(Warn(f"{line.name}: no difference can be given. {line.problem.what}.", f"{line.problem.fix}."))
+    return said

@@ -1,0 +1,251 @@
+"""Training end to end, on real small models that must learn."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from tunesmith.adapters import folder as adapters
+from tunesmith.climb.ladder import climb
+from tunesmith.errors import ConfigError, DataError, FitError, RunError
+from tunesmith.evaluation.evaluate import Question, evaluate
+from tunesmith.models.load import find, load, load_encoder
+from tunesmith.recipe import make_recipe
+from tunesmith.reporting.compare import compare
+from tunesmith.training.loop import lay_out, mean_loss, steps
+from tunesmith.training.optimizer import MasterAdamW, learning_rate_at
+from tunesmith.training.prepare import prepare_rows
+from tunesmith.training.preview import preview
+from tunesmith.training.train import train
+
+
+def recipe_for(folder, *settings, **values):
+    base = {"model": str(folder), "dtype": "float32", "length": {"max_tokens": 256}, **values}
+    return make_recipe(base, ("train.batch_tokens=512", *settings))
+
+
+@pytest.mark.parametrize("kind", ["chat", "t5"])
+def test_a_small_model_learns_the_task_from_scratch(tiny, colours, tmp_path, kind):
+    question = Question(colours, template="say")
+    before = evaluate(str(tiny(kind)), question, tmp_path / "before")
+    recipe = recipe_for(tiny(kind), "method=full", "train.epochs=60", "train.learning_rate=5e-3", "template=say")
+    run = train(recipe, tmp_path / "run", colours)
+    after = evaluate(str(tmp_path / "run"), question, tmp_path / "after")
+    assert before.scores()[0].value < 0.2
+    assert after.scores()[0].value > 0.9
+    facts = run.summary()
+    assert facts.final_loss < 0.2 < facts.first_loss
+    assert facts.validation_loss < facts.first_validation_loss
+    found = compare(before, after)[0]
+    assert (found.verdict(), found.n) == ("better", 24)
+    assert run.done
+    assert all(answer.finished for answer in after.answers("colours"))
+
+
+@pytest.mark.parametrize("kind", ["chat", "t5"])
+def test_lora_moves_only_its_own_weights(tiny, colours, tmp_path, kind):
+    run = train(recipe_for(tiny(kind), "method.rank=4", "limit.train=24"), tmp_path / "run", colours)
+    facts = run.summary()
+    trained = adapters.load_trained(adapters.read(tmp_path / "run"))
+    place = find(str(tiny(kind)))
+    base = load(place, load_encoder(place), "float32")
+    lora = {name for name, _ in trained.net.named_parameters() if "lora_" in name}
+    assert facts.trainable_parameters == sum(p.numel() for name, p in trained.net.named_parameters() if name in lora)
+    assert facts.total_parameters == base.parameters() + facts.trainable_parameters
+    kept = {name.replace(".base_layer", ""): p for name, p in trained.net.named_parameters() if name not in lora}
+    for name, p in base.net.named_parameters():
+        assert torch.equal(kept[name], p), name
+    moved = [p for name, p in trained.net.named_parameters() if "lora_B" in name]
+    assert all(bool((p != 0).any()) for p in moved)
+
+
+def test_the_run_folder_holds_the_facts(tiny, colours, tmp_path):
+    run = train(
+        recipe_for(tiny("chat"), "train.epochs=2", "train.accumulate=2"), tmp_path / "run", colours, ["tunesmith", "x"]
+    )
+    facts, log = run.summary(), run.steps()
+    assert [step.step for step in log] == list(range(1, facts.steps + 1))
+    assert facts.tokens == log[-1].tokens == 2 * run.ledger().tokens
+    assert facts.answer_tokens == 2 * run.ledger().answer_tokens
+    assert [step.step for step in log if step.validation_loss is not None] == [facts.steps // 2, facts.steps]
+    assert facts.artifact_bytes > 0 < facts.peak_memory_bytes
+    told = run.provenance()
+    assert told["data"]["train"]["rows"] == 96
+    assert told["dtype"] == "float32"
+    assert told["model"]["kind"] == "decoder"
+    asked = run.asked()
+    assert asked["verb"] == "train"
+    assert asked["train"]["learning_rate"] == make_recipe({}).method.usual_rate(48)
+    assert asked["length"]["overflow"] == "error"
+
+
+def test_the_same_recipe_gives_the_same_weights(tiny, colours, tmp_path):
+    recipe = recipe_for(tiny("chat"), "method.dropout=0.3", "limit.train=32")
+    runs = [train(recipe, tmp_path / name, colours) for name in ("one", "two")]
+    losses = [[step.loss for step in run.steps()] for run in runs]
+    assert losses[0] == losses[1]
+    weights = [(run.folder / "checkpoints/adapter/adapter_model.safetensors").read_bytes() for run in runs]
+    assert weights[0] == weights[1]
+
+
+def test_validation_changes_nothing_that_is_learned(tiny, colours, tmp_path):
+    recipe = recipe_for(tiny("chat"), "method.dropout=0.3", "limit.train=32", "train.epochs=2")
+    blind = colours.model_copy(update={"source": colours.source.model_copy(update={"validation": None})})
+    with_it, without = train(recipe, tmp_path / "a", colours), train(recipe, tmp_path / "b", blind)
+    assert [step.loss for step in with_it.steps()] == [step.loss for step in without.steps()]
+    assert without.summary().validation_loss is None
+
+
+def test_a_checkpoint_on_the_way_is_a_whole_adapter(tiny, colours, model):
+    loaded = model("chat")
+    recipe = recipe_for(tiny("chat"), "train.checkpoint_every=1")
+    prepared = prepare_rows(colours, recipe, loaded.encoder)
+    assert prepared.ledger.kept == 96
+    plan = lay_out(loaded, prepared.rows, recipe)
+    assert sorted(row.id for epoch in plan.epochs for group in epoch for batch in group for row in batch) == sorted(
+        row.id for row in prepared.rows
+    )
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tiny, colours, model):
+    loaded = model("chat")
+    loaded.net.requires_grad_(True)
+    with torch.no_grad():
+        loaded.net.model.norm.weight.fill_(float("nan"))
+    recipe = recipe_for(tiny("chat"), "method=full")
+    plan = lay_out(loaded, prepare_rows(colours, recipe, loaded.encoder).rows, recipe)
+    with pytest.raises(RunError, match="step 1: the loss is nan"):
+        next(steps(loaded, plan, [], recipe))
+
+
+def test_refusals_come_before_anything_is_written(tiny, colours, tmp_path):
+    refused = [
+        (recipe_for(tiny("chat"), "length.max_tokens=20"), FitError),
+        (recipe_for(tiny("chat"), "length.max_tokens=4096"), FitError),
+        (recipe_for(tiny("chat"), "template=aks"), ConfigError),
+        (recipe_for(tiny("base"), "prompting=chat"), Exception),
+    ]
+    for recipe, error in refused:
+        with pytest.raises(error):
+            train(recipe, tmp_path / "run", colours)
+        assert not (tmp_path / "run").exists()
+    with pytest.raises(DataError, match="has no train split"):
+        train(recipe_for(tiny("chat")), tmp_path / "run", colours.model_copy(update={"source": type(colours.source)()}))
+
+
+def test_bf16_weights_are_moved_by_updates_too_small_for_bf16():
+    recipe = make_recipe({"train": {"learning_rate": 1e-4}})
+    weight = torch.nn.Parameter(torch.ones(4, 4, dtype=torch.bfloat16))
+    optimizer = MasterAdamW([weight], recipe.train)
+    for _ in range(100):
+        weight.grad = torch.ones_like(weight)
+        optimizer.collect()
+        optimizer.step(1e-4, clip=100.0)
+    assert weight[0, 0].item() == pytest.approx(0.99, abs=0.004)
+
+
+def test_the_learning_rate_warms_up_and_comes_down():
+    def rates(schedule):
+        settings = make_recipe({"train": {"schedule": schedule, "warmup": 0.2, "learning_rate": 1.0}}).train
+        return [learning_rate_at(step, 10, settings) for step in range(1, 11)]
+
+    assert rates("constant") == [0.5, *[1.0] * 9]
+    assert rates("linear") == pytest.approx([0.5, 1.0, *(1 - i / 8 for i in range(8))])
+    assert rates("cosine")[1:3] == pytest.approx([1.0, 1.0])
+    assert all(0 < rate <= 1 for rate in rates("cosine"))
+    with pytest.raises(ConfigError, match="still 'auto'"):
+        learning_rate_at(1, 10, make_recipe({}).train)
+
+
+def test_a_preview_shows_what_would_be_trained(tiny, colours):
+    shown = preview(recipe_for(tiny("chat"), "template=say"), n=2, task=colours)
+    assert len(shown.rows) == 2
+    assert shown.rows[0].prompt.endswith("<|im_start|>assistant\n")
+    assert shown.rows[0].answer.endswith("<|im_end|>")
+    assert shown.ledger.kept == len(shown.lengths) == 96
+    assert "median" in shown.length_line()
+
+
+def test_leaks_between_splits_are_in_the_ledger(tiny, colours, tmp_path, model):
+    rows = [json.loads(line) for line in colours.source.test.file.read_text().splitlines()]
+    train_file = colours.source.train.file
+    train_file.write_text(
+        train_file.read_text() + json.dumps({**rows[0], "id": "leak", "thing": "a very own thing"}) + "\n"
+    )
+    test_file = colours.source.test.file
+    test_file.write_text(
+        test_file.read_text() + json.dumps({**rows[0], "id": "held", "thing": "A VERY own  thing"}) + "\n"
+    )
+    prepared = prepare_rows(colours, recipe_for(tiny("chat")), model("chat").encoder)
+    assert "leak" in prepared.ledger.leaked
+
+
+def test_a_climb_takes_every_rung_and_says_which(tiny, colours_file, tmp_path):
+    said = []
+    recipe = recipe_for(
+        tiny("chat"), "method=full", "train.epochs=40", "train.learning_rate=5e-3", task=str(colours_file)
+    )
+    run = climb(recipe, tmp_path / "climb", say=said.append)
+    rungs = json.loads((run.folder / "rungs.json").read_text())
+    verdict = json.loads((run.folder / "verdict.json").read_text())
+    assert [rung["name"] for rung in rungs] == ["zero-shot", "3-shot", "full fine-tuning"]
+    assert verdict["recommended"] == "full fine-tuning"
+    assert said[-1] == verdict["sentence"]
+    page = (run.folder / "report.html").read_text()
+    assert verdict["sentence"].split(":")[0] in page
+    assert (run.folder / "DONE").exists()
+
+
+def test_a_climb_stops_at_the_first_rung_that_reaches_the_target(tiny, colours_file, tmp_path):
+    recipe = recipe_for(tiny("chat"), task=str(colours_file))
+    run = climb(recipe, tmp_path / "climb", target=("exact_match", 0.0), limit=8, say=lambda _: None)
+    assert len(json.loads((run.folder / "rungs.json").read_text())) == 1
+    assert "cheapest rung that reaches 0" in json.loads((run.folder / "verdict.json").read_text())["sentence"]
+    with pytest.raises(ConfigError, match="first metric"):
+        climb(recipe, tmp_path / "other", target=("rouge1", 0.5))
+
+
+def test_a_rung_that_does_not_fit_is_passed_over_aloud(tiny, colours, tmp_path):
+    long = colours.templates[0].model_copy(update={"prompt": "{{ thing }} {{ colour }}? " + "so and so " * 40})
+    task = colours.model_copy(update={"templates": (long,)})
+    path = tmp_path / "long.yaml"
+    path.write_text(task.to_yaml())
+    said = []
+    recipe = recipe_for(tiny("chat"), "length.max_tokens=512", "limit.train=8", task=str(path))
+    run = climb(recipe, tmp_path / "climb", limit=4, say=said.append)
+    assert any(line.startswith("3-shot: passed over") for line in said)
+    assert [rung["name"] for rung in json.loads((run.folder / "rungs.json").read_text())] == ["zero-shot", "LoRA"]
+
+
+def test_ctrl_c_keeps_what_was_learned(tiny, colours_file, tmp_path):
+    recipe = recipe_for(tiny("chat"), "train.epochs=5000", "limit.validation=1", task=str(colours_file))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe.to_yaml())
+    command = [sys.executable, "-m", "tunesmith", "train", str(path), str(tmp_path / "run")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
+    log = tmp_path / "run" / "steps.jsonl"
+    for _ in range(600):
+        if log.exists() and log.read_text().count("\n") >= 3:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "stopped at step" in errors
+    run_folder = tmp_path / "run"
+    assert not (run_folder / "DONE").exists()
+    assert json.loads((run_folder / "summary.json").read_text())["stopped_early"]
+    trained = adapters.load_trained(adapters.read(run_folder))
+    rows = prepare_rows(recipe_task(colours_file), recipe, trained.encoder).validation
+    assert mean_loss(trained, rows, recipe) > 0
+
+
+def recipe_task(path):
+    from tunesmith.data.task import read_task
+
+    return read_task(path)
