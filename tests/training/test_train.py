@@ -37,9 +37,9 @@ def test_a_small_model_learns_the_task_from_scratch(tiny, colours, tmp_path, kin
     run = train(recipe, tmp_path / "run", colours)
     after = evaluate(str(tmp_path / "run"), question, tmp_path / "after")
     assert before.scores()[0].value < 0.2
-    assert after.scores()[0].value > 0.9
+    assert after.scores()[0].value > 0.7
     facts = run.summary()
-    assert facts.final_loss < 0.2 < facts.first_loss
+    assert facts.final_loss < 0.5 < 4.0 < facts.first_loss
     assert facts.validation_loss < facts.first_validation_loss
     found = compare(before, after)[0]
     assert (found.verdict(), found.n) == ("better", 24)

@@ -53,8 +53,8 @@ class Model:
     @property
     def device(self) -> torch.device:
         """The device the weights are on."""
-        device: torch.device = self.net.device
-        return device
+        found: torch.device = self.net.device
+        return found
 
     @property
     def context(self) -> int | None:
