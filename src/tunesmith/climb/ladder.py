@@ -10,6 +10,7 @@ from tunesmith.evaluation.evaluate import Question, evaluate
 from tunesmith.metrics import metric
 from tunesmith.names import suggest
 from tunesmith.recipe import Recipe
+from tunesmith.reporting.compare import method_title
 from tunesmith.reporting.report import write_report
 from tunesmith.runs.run import Run, vacant
 from tunesmith.training.train import train
@@ -65,7 +66,7 @@ def _ladder(recipe: Recipe) -> list[tuple[Rung, int]]:
     return [
         (Rung(name="zero-shot", eval="zero-shot"), 0),
         (Rung(name=f"{FEW_SHOTS}-shot", eval=f"{FEW_SHOTS}-shot"), FEW_SHOTS),
-        (Rung(name={"lora": "LoRA", "full": "full fine-tuning"}[tuned], eval=f"{tuned}-eval", train=tuned), 0),
+        (Rung(name=method_title(tuned), eval=f"{tuned}-eval", train=tuned), 0),
     ]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tunesmith.config import Record
 from tunesmith.reporting.compare import Comparison, compare
-from tunesmith.reporting.numbers import p_value
+from tunesmith.reporting.numbers import metric_title, p_value, signed
 from tunesmith.runs.records import Score
 from tunesmith.runs.run import Run
 
@@ -55,14 +55,14 @@ def _reason(rungs: Sequence[Rung], i: int, j: int, runs: Sequence[Run]) -> str:
     found = _main(runs[j], runs[i])
     word = {"better": "better than", "worse": "worse than", "undecided": "not clearly different from"}[found.verdict()]
     return (
-        f"{rungs[i].name} is {word} {rungs[j].name}: {found.metric} {found.difference:+.3f} "
-        f"[{found.low:+.3f}, {found.high:+.3f}], {p_value(found.p)}"
+        f"{rungs[i].name} is {word} {rungs[j].name}: {metric_title(found.metric)} {signed(found.difference)} "
+        f"[{signed(found.low)}, {signed(found.high)}], {p_value(found.p)}"
     )
 
 
 def _sentence(rungs: Sequence[Rung], scores: Sequence[Score], chosen: int, target: float | None) -> str:
     score = scores[chosen]
-    value = f"{score.metric} {score.value:.3f} [{score.low:.3f}, {score.high:.3f}] on {score.n} {score.split} rows"
+    value = f"{metric_title(score.metric)} {score.value:.3f} [{score.low:.3f}, {score.high:.3f}] on {score.n} {score.split} rows"
     if target is not None and score.value >= target:
         return f"Take {rungs[chosen].name}: it is the cheapest rung that reaches {target:g}, with {value}."
     missed = f" No rung reaches the target of {target:g}." if target is not None else ""

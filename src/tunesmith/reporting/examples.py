@@ -8,7 +8,7 @@ from tunesmith.metrics import METRICS, metric
 from tunesmith.reporting.ladders import Ladder, Line
 from tunesmith.runs.records import Answer
 
-SHOWN = 6
+REASONS = ("best", "second best", "third best", "from the middle", "from the middle", "worst")
 SAME = 1e-9  # what rounding can move a row's value by
 
 Side = Literal["before", "after"]
@@ -61,11 +61,12 @@ def examples(ladder: Ladder) -> Examples | None:
         return None
     replies = [_replies("before", ladder.before, ladder)]
     replies += [_replies("after", ladder.after, ladder)] if ladder.after else []
-    every = [Example("", tuple(side[id] for side in replies)) for id in replies[0] if all(id in side for side in replies)]
+    shared = [row for row in replies[0] if all(row in side for side in replies)]
+    every = [Example("", tuple(side[row] for side in replies)) for row in shared]
     if not every:
         return None
     changes = [example.change for example in every]
-    chosen = tuple(Example(why, every[i].replies) for i, why in spread(changes, len(replies) > 1))
+    chosen = tuple(Example(why, every[i].replies) for i, why in spread(changes))
     gained, lost = (sum(sign * change > SAME for change in changes) for sign in (1, -1))
     return Examples(chosen, len(every), gained, lost)
 
@@ -80,19 +81,13 @@ def _replies(side: Side, line: Line, ladder: Ladder) -> dict[str, Reply]:
     return {x.id: Reply(side, line.name, x, float(value)) for x, value in zip(answers, values, strict=True)}
 
 
-def spread(changes: Sequence[float], paired: bool) -> list[tuple[int, str]]:
+def spread(changes: Sequence[float]) -> list[tuple[int, str]]:
     """Choose positions: the three largest, two at the middle, the smallest; all of them if there are six or fewer.
 
     Ties go to the earlier row, so that the choice never depends on luck.
     """
     order = sorted(range(len(changes)), key=lambda i: (-changes[i], i))
-    if len(order) <= SHOWN:
+    if len(order) <= len(REASONS):
         return [(i, "") for i in order]
     middle = max(3, len(order) // 2 - 1)
-    top, last = ("largest gain", _last(changes[order[-1]])) if paired else ("highest", "lowest")
-    reasons = [top, f"second {top}", f"third {top}", "middle", "middle", last]
-    return list(zip([*order[:3], *order[middle : middle + 2], order[-1]], reasons, strict=True))
-
-
-def _last(change: float) -> str:
-    return "largest loss" if change < -SAME else "smallest gain" if change > SAME else "no change"
+    return list(zip([*order[:3], *order[middle : middle + 2], order[-1]], REASONS, strict=True))

@@ -5,10 +5,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tunesmith.reporting.gather import Gathered
-from tunesmith.reporting.numbers import size
+from tunesmith.reporting.numbers import size, whole
 from tunesmith.runs.run import Run
 
-ASKED = ("model", "task", "split", "shots", "template", "limit", "seed")
+ASKED = {
+    "model": "Model",
+    "task": "Task",
+    "split": "Split",
+    "shots": "Worked examples",
+    "template": "Wording (template)",
+    "limit": "Rows at most",
+    "seed": "Seed",
+}
 
 
 class Fact(NamedTuple):
@@ -58,18 +66,19 @@ def _model(run: Run) -> str:
 def asked(run: Run) -> dict[str, str]:
     """Give what an evaluation was asked, as facts that can be set against another's."""
     values = run.asked()
-    return {name.capitalize(): str(values[name]) for name in ASKED if values.get(name) is not None}
+    return {title: str(values[name]) for name, title in ASKED.items() if values.get(name) is not None}
 
 
 def origin(run: Run) -> dict[str, str]:
     """Give where the numbers come from: software, hardware, model and data."""
     known = provenance(run)
     model, hardware = known.get("model") or {}, known.get("hardware") or {}
-    cores, memory = hardware.get("cores"), hardware.get("memory_bytes")
+    cores, memory, parameters = hardware.get("cores"), hardware.get("memory_bytes"), model.get("parameters")
     processor = _listed(hardware.get("processor"), cores and f"{cores} cores", memory and f"{size(memory)} memory")
     device = hardware.get("device")
     facts = {
         "Model": _listed(model.get("name"), model.get("kind")),
+        "Parameters loaded": parameters and whole(parameters),
         "Model SHA-256": model.get("sha256"),
         **{f"Data, {split}": _data(found or {}) for split, found in (known.get("data") or {}).items()},
         "Number format": _listed(known.get("dtype"), known.get("dtype_reason")),
@@ -91,8 +100,8 @@ def data_rows(run: Run) -> dict[str, int]:
 
 
 def _data(found: Mapping[str, Any]) -> str:
-    rows = found.get("rows")
-    return _listed(found.get("place"), rows is not None and f"{rows:,} rows", found.get("sha256"))
+    rows, sha256 = found.get("rows"), found.get("sha256")
+    return _listed(found.get("place"), rows is not None and f"{rows:,} rows", sha256 and f"SHA-256 {sha256}")
 
 
 def _listed(*parts: object) -> str:

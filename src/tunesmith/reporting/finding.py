@@ -23,7 +23,7 @@ def finding(told: Gathered, ladders: Sequence[Ladder]) -> str:
 def _scored(ladder: Ladder) -> str:
     shown = ladder.after or ladder.before
     score = shown.scores[ladder.main]
-    value = f"{metric_title(score.metric)} {fixed(score.value)} {interval(score.low, score.high)}"
+    value = f"{metric_title(score.metric)} {fixed(score.value)} {interval(score)}"
     against = shown.against.get(ladder.main)
     moved = f", {_difference(against, ladder.before.name)}" if against else ""
     return f"{_capital(shown.name)} scores {value}{moved} on {score.n} {ladder.split} rows."

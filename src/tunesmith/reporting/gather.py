@@ -31,13 +31,14 @@ class Gathered:
     verdict: Mapping[str, Any]
 
     def named(self) -> dict[Run, str]:
-        """Give every training and evaluation its name, in the order to repeat them: a training before its evaluation."""
+        """Give every run a name of its own, in the order to repeat them: a training before its evaluation."""
         placed: dict[Run, str] = {}
         for one in self.evaluated:
             if one.trained:
-                placed[one.trained] = self.trained[one.trained]
+                placed[one.trained] = f"{self.trained[one.trained]} (training)"
             placed[one.run] = one.name
-        return {run: name for run, name in self.trained.items() if run not in placed} | placed
+        alone = {run: f"{name} (training)" for run, name in self.trained.items() if run not in placed}
+        return alone | placed
 
 
 def gather(runs: Iterable[Run]) -> Gathered:
@@ -46,23 +47,17 @@ def gather(runs: Iterable[Run]) -> Gathered:
     An evaluation belongs to the training whose folder it names as its adapter. Raises RunError for another kind of run.
     """
     given = list(dict.fromkeys(runs))
-    climbs = [run for run in given if _verb(run) == "climb"]
-    parts = [part for run in given for part in (_climbed(run) if run in climbs else [_part(run)])]
+    parts = [part for run in given for part in _parts(run)]
     trained = list(dict.fromkeys(part for part in parts if isinstance(part, Run)))
     found = list(dict.fromkeys(part for part in parts if isinstance(part, Evaluated)))
+    titles = _apart([(method_title(run.asked()["method"]["name"]), run) for run in trained])
     names = _apart([(one.name, one.run) for one in found])
     evaluated = [
         Evaluated(name, one.run, one.trained or _maker(one.run, trained))
         for name, one in zip(names, found, strict=True)
     ]
-    titles = _apart([(method_title(run.asked()["method"]["name"]), run) for run in trained])
-    verdicts = [verdict for climb in climbs if (verdict := _verdict(climb))]
-    return Gathered(
-        tuple(evaluated),
-        dict(zip(trained, titles, strict=True)),
-        tuple(climbs),
-        verdicts[0] if len(verdicts) == 1 else {},
-    )
+    climbs = tuple(run for run in given if _verb(run) == "climb")
+    return Gathered(tuple(evaluated), dict(zip(trained, titles, strict=True)), climbs, _verdict(climbs))
 
 
 def summary(run: Run) -> Summary | None:
@@ -74,12 +69,14 @@ def _verb(run: Run) -> str:
     return str(run.asked().get("verb"))
 
 
-def _part(run: Run) -> Run | Evaluated:
-    """Give a training as it is, and an evaluation under its name."""
+def _parts(run: Run) -> list[Run | Evaluated]:
+    """Give a training as it is, an evaluation under its name, and a climb's own of both."""
     verb = _verb(run)
+    if verb == "climb":
+        return _climbed(run)
     if verb not in ("train", "eval"):
         raise RunError(f"{run.folder}: is a run of '{verb}'", fix="name folders that train, eval or climb has made")
-    return run if verb == "train" else Evaluated(label(run), run)
+    return [run if verb == "train" else Evaluated(label(run), run)]
 
 
 def _climbed(climb: Run) -> list[Run | Evaluated]:
@@ -95,9 +92,11 @@ def _climbed(climb: Run) -> list[Run | Evaluated]:
     return parts
 
 
-def _verdict(climb: Run) -> dict[str, Any]:
-    path = climb.folder / "verdict.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+def _verdict(climbs: Sequence[Run]) -> dict[str, Any]:
+    """Give the verdict of the one climb; several would contradict each other."""
+    paths = [climb.folder / "verdict.json" for climb in climbs]
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+    return dict(found[0]) if len(found) == 1 else {}
 
 
 def _maker(run: Run, trained: Sequence[Run]) -> Run | None:

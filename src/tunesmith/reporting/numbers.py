@@ -1,5 +1,7 @@
 """How numbers, and the metrics they are of, are written wherever people read them."""
 
+from tunesmith.runs.records import Score
+
 
 def fixed(value: float) -> str:
     """Write a score or loss with three decimals."""
@@ -12,9 +14,9 @@ def signed(value: float) -> str:
     return "\N{PLUS-MINUS SIGN}0.000" if text[1:] == "0.000" else text.replace("-", "\N{MINUS SIGN}")
 
 
-def interval(low: float, high: float) -> str:
-    """Write the ends of an interval."""
-    return f"[{fixed(low)}, {fixed(high)}]"
+def interval(score: Score) -> str:
+    """Write the ends of a score's interval."""
+    return f"[{fixed(score.low)}, {fixed(score.high)}]"
 
 
 def p_value(p: float) -> str:

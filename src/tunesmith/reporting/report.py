@@ -21,6 +21,7 @@ from tunesmith.reporting.examples import examples
 from tunesmith.reporting.finding import finding
 from tunesmith.reporting.gather import gather, summary
 from tunesmith.reporting.ladders import ladders
+from tunesmith.reporting.terms import terms
 from tunesmith.reporting.warnings import warnings
 from tunesmith.runs.run import Run
 
@@ -53,11 +54,12 @@ def render(runs: Sequence[Run]) -> str:
         trainings=[_training(name, run) for run, name in told.trained.items()],
         evaluations=facts.agree((one.name, facts.asked(one.run)) for one in told.evaluated),
         recipes=[(name, run.folder, _recipe(run)) for run, name in named.items()],
-        costs=[(name, run.asked()["verb"], taken) for run, name in named.items() if (taken := summary(run))],
+        costs=[(name, taken) for run, name in named.items() if (taken := summary(run))],
         examples=[(ladder, shown) for ladder in found if (shown := examples(ladder))],
         warnings=warnings(told, found),
         provenance=facts.agree((name, facts.origin(run)) for run, name in named.items()),
         commands=facts.commands(told),
+        terms=terms(told, found),
     )
 
 
@@ -82,9 +84,7 @@ def _training(name: str, run: Run) -> Training:
     losses, validated = _losses(run)
     window = len(losses) // 10 | 1  # odd, so that the mean is centred on a step
     curve = charts.both(partial(charts.loss, losses, validated, window)) if losses else None
-    return Training(
-        name, asked, _options(asked), facts.data_rows(run), run.ledger(), curve, window, bool(validated)
-    )
+    return Training(name, asked, _options(asked), facts.data_rows(run), run.ledger(), curve, window, bool(validated))
 
 
 def _losses(run: Run) -> tuple[list[charts.Place], list[charts.Place]]:
@@ -120,6 +120,7 @@ def _page() -> jinja2.Template:
         "metric": numbers.metric_title,
         "fixed": numbers.fixed,
         "signed": numbers.signed,
+        "interval": numbers.interval,
         "p": numbers.p_value,
         "whole": numbers.whole,
         "count": numbers.count,

@@ -42,11 +42,11 @@ def _of_answers(name: str, run: Run, taken: Summary) -> list[Warn]:
     n = sum(len(run.answers(task)) for task in run.tasks())
     said = []
     if taken.unfinished_answers:
-        what = f"{name}: {taken.unfinished_answers} of {n} answers were cut off by the length limit."
+        what = f"{name}: the length limit cut off {taken.unfinished_answers} of {n} answers."
         said.append(Warn(what, "They may score lower for it. The limit is generation.max_new_tokens in the task file."))
     if taken.empty_answers:
-        what = f"{name}: {taken.empty_answers} of {n} answers are empty; they score 0."
-        said.append(Warn(what, f"They are in {run.folder / 'answers'}."))
+        what = f"{name}: there is no text in {taken.empty_answers} of {n} answers."
+        said.append(Warn(what, f"Such an answer scores 0. All are in {run.folder / 'answers'}."))
     return said
 
 
@@ -54,7 +54,7 @@ def _of_rows(name: str, run: Run) -> list[Warn]:
     ledger = run.ledger()
     if not ledger or not ledger.leaked:
         return []
-    what = f"{name}: {len(ledger.leaked)} of {ledger.rows} training rows share text with scored rows."
+    what = f"{name}: text of scored rows is in {len(ledger.leaked)} of {ledger.rows} training rows."
     fix = 'Scores on text seen in training are too high. Remove the rows named under "What happened to the rows".'
     return [Warn(what, fix)]
 

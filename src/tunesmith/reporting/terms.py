@@ -1,0 +1,59 @@
+"""Terms: what the words of the field mean, for a reader to whom they are new."""
+
+from collections.abc import Sequence
+
+from tunesmith.reporting.gather import Gathered
+from tunesmith.reporting.ladders import Ladder
+from tunesmith.reporting.numbers import metric_title
+
+MARKS = {
+    "rouge1": "How many words the answer shares with the reference: F1, the harmonic mean of precision and recall."
+    " It is 0 if they share none, 1 if they have the same words.",
+    "rouge2": "How many pairs of neighbouring words the answer shares with the reference (F1).",
+    "rougeL": "How many words the answer and the reference have in the same order, gaps allowed (F1).",
+    "bleu": "How many runs of one to four words all answers together share with the references; made for translation.",
+    "exact_match": "The share of answers with the very words of a reference; letter case and punctuation do not count.",
+}
+SCORED = {
+    "Zero-shot, n-shot": "The model is given the question alone, or n worked examples before it.",
+    "95 % interval": "By bootstrap: the rows are drawn again 2,000 times, and the middle 95 % of the scores are taken.",
+}
+COMPARED = {
+    "p": "By approximate randomisation: the two answers to each row are swapped at random, many times; p is the share "
+    "of times that the difference, of either sign, is at least as large as the one seen.",
+}
+METHODS = {
+    "lora": (
+        "LoRA",
+        "Low-rank adapters: the model's own weights stay as they are, and small added matrices are trained. "
+        "The rank sets their size, alpha how strongly they count, the targets where they are added.",
+    ),
+    "full": ("Full fine-tuning", "Every weight of the model is trained, and a whole new model is saved."),
+}
+TRAINED = {
+    "Step, epoch": "One step changes the weights once; one epoch is one pass over all training rows.",
+    "Learning rate": "How far one step may move the weights; the schedule says how it changes over the training.",
+    "Loss": "The mean of -ln(p) over the tokens of the reference answers, where p is the probability that the model "
+    "gives to the token; its unit is the nat.",
+}
+ALWAYS = {"Token": "A piece of text as the model reads it: a word, or a part of one."}
+
+
+def terms(told: Gathered, ladders: Sequence[Ladder]) -> dict[str, str]:
+    """Give the terms that the page of these runs uses, with their meaning."""
+    metrics = dict.fromkeys(name for ladder in ladders for name in ladder.metrics)
+    methods = dict.fromkeys(_methods(told))
+    return {
+        **ALWAYS,
+        **(SCORED if ladders else {}),
+        **(COMPARED if any(len(ladder.lines) > 1 for ladder in ladders) else {}),
+        **{metric_title(name): MARKS[name] for name in metrics if name in MARKS},
+        **dict(METHODS[name] for name in methods if name in METHODS),
+        **(TRAINED if told.trained else {}),
+    }
+
+
+def _methods(told: Gathered) -> list[str]:
+    """Name the methods of the trainings, and of evaluations whose training was not given."""
+    named = [run.asked()["method"]["name"] for run in told.trained]
+    return named + [str(one.run.asked().get("method")) for one in told.evaluated]

@@ -1,0 +1,108 @@
+"""Real run folders for the tests of the report, and what a reader sees of a page."""
+
+import re
+from html import unescape
+
+from tunesmith.data.ledger import Ledger
+from tunesmith.metrics import metric
+from tunesmith.metrics.interval import bootstrap
+from tunesmith.recipe import Recipe
+from tunesmith.runs.records import Answer, Score, Step, Summary
+from tunesmith.runs.run import Run
+
+REFERENCE = "the clerk offers a refund for the kettle that leaks and she takes the store credit at last"
+WORDS = REFERENCE.split()
+PROVENANCE = {
+    "tunesmith": "0.1.0",
+    "created": "2026-11-23T12:00:00+00:00",
+    "model": {"name": "SmolLM2-135M-Instruct", "sha256": "ab12" * 16, "parameters": 134515008},
+    "data": {"train": {"place": "demo/train.jsonl", "rows": 240, "sha256": "cd34" * 16}},
+    "packages": {"torch": "2.13.0"},
+}
+
+
+def evaluated(
+    folder, keep, *, rows=40, method=None, shots=0, adapter=None, said=None, metrics=("rouge1", "bleu"), **taken
+):
+    """Make a real evaluation whose answers keep `keep` words of the reference, and a few more on later rows."""
+    asked = {"verb": "eval", "model": "smollm2", "method": method, "adapter": adapter and str(adapter), "task": "demo"}
+    run = Run.create(folder, {**asked, "split": "test", "shots": shots, "template": "plain", "limit": None, "seed": 0})
+    answers = [
+        Answer(
+            id=f"test/{i}",
+            question=f"Summarize:\n\nAna: line {i}\nBo: yes",
+            prompt="An example.\n\n" * shots + f"Summarize:\n\nAna: line {i}\nBo: yes",
+            answer=said or " ".join(WORDS[: keep + i % 5]),
+            references=(REFERENCE,),
+            prompt_tokens=20,
+            answer_tokens=9,
+            finished=True,
+        )
+        for i in range(rows)
+    ]
+    run.write_lines("answers/demo.jsonl", answers)
+    run.write_lines("scores.jsonl", [scored(name, answers, shots) for name in metrics])
+    run.write_json("provenance.json", {**PROVENANCE, "command": f"tunesmith eval smollm2 --out {folder.name}"})
+    run.finish(summary(prompt_tokens=20.0 + 100 * shots, **taken))
+    return run
+
+
+def scored(name, answers, shots):
+    mark = metric(name)
+    value, low, high = bootstrap(mark, mark.stats([a.answer for a in answers], [a.references for a in answers]))
+    fixed = {"task": "demo", "split": "test", "template": "plain", "signature": mark.signature}
+    return Score(metric=name, value=value, low=low, high=high, n=len(answers), shots=shots, **fixed)
+
+
+def trained(folder, steps=20, ledger=None, method="lora", **taken):
+    recipe = Recipe.parse({"task": "demo", "method": {"name": method}}, "test").model_dump(mode="json")
+    run = Run.create(folder, {**recipe, "verb": "train"})
+    log = {"epoch": 0, "learning_rate": 2e-4, "gradient_norm": 1.0, "tokens": 2000, "answer_tokens": 240}
+    for i in range(1, steps + 1):
+        at = {"step": i, "loss": 2.5 - i / 40, "seconds": 2.0 * i, "validation_loss": 1.987 if i == steps else None}
+        run.append(Step(**log, **at))
+    run.write_json(
+        "ledger.json",
+        (ledger or Ledger(rows=240, kept=240, tokens=60000, answer_tokens=9000, longest=600)).model_dump(),
+    )
+    run.write_json("provenance.json", {**PROVENANCE, "command": f"tunesmith train recipe.yaml {folder.name}"})
+    made = {"steps": steps, "planned_steps": 20, "trainable_parameters": 4_884_480, "artifact_bytes": 9_790_000}
+    run.finish(summary(**{**made, "first_validation_loss": 2.613, "validation_loss": 1.987, **taken}))
+    return run
+
+
+def summary(**taken):
+    whole = {"tokens": 60000, "answer_tokens": 9000, "seconds": 198.2, "tokens_per_second": 302.7}
+    return Summary(**{**whole, "peak_memory_bytes": 3_900_000_000, "total_parameters": 134_515_008, **taken})
+
+
+def climbed(folder, **verdict):
+    climb = Run.create(folder, {"verb": "climb", "task": "demo"})
+    evaluated(folder / "zero-shot", 3)
+    trained(folder / "lora")
+    evaluated(folder / "lora-eval", 11, method="lora")
+    rungs = [("zero-shot", "zero-shot", None), ("LoRA", "lora-eval", "lora")]
+    climb.write_json("rungs.json", [dict(zip(("name", "eval", "train"), rung, strict=True)) for rung in rungs])
+    climb.write_json(
+        "verdict.json", {"recommended": "LoRA", "sentence": "LoRA is good enough.", "reasons": ["It is."], **verdict}
+    )
+    return climb
+
+
+def pair(tmp_path):
+    made = trained(tmp_path / "lora")
+    return [
+        evaluated(tmp_path / "base", 3),
+        made,
+        evaluated(tmp_path / "tuned", 11, method="lora", adapter=made.folder),
+    ]
+
+
+def text(page):
+    """Give the words of a page as a reader sees them."""
+    body = re.sub(r"<style>.*?</style>", "", page, flags=re.S)
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", body)).split())
+
+
+def headings(page):
+    return [unescape(found) for found in re.findall(r"<h2>(.*?)</h2>", page)]
