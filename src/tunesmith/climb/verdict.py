@@ -62,10 +62,12 @@ def _reason(rungs: Sequence[Rung], i: int, j: int, runs: Sequence[Run]) -> str:
 
 def _sentence(rungs: Sequence[Rung], scores: Sequence[Score], chosen: int, target: float | None) -> str:
     score = scores[chosen]
-    value = f"{metric_title(score.metric)} {score.value:.3f} [{score.low:.3f}, {score.high:.3f}] on {score.n} {score.split} rows"
+    told = f"{metric_title(score.metric)} {score.value:.3f} [{score.low:.3f}, {score.high:.3f}]"
+    value = f"{told} on {score.n} {score.split} rows"
     if target is not None and score.value >= target:
         return f"Take {rungs[chosen].name}: it is the cheapest rung that reaches {target:g}, with {value}."
     missed = f" No rung reaches the target of {target:g}." if target is not None else ""
     if chosen == len(rungs) - 1:
-        return f"Take {rungs[chosen].name}: it is significantly better than every cheaper rung, with {value}.{missed}"
+        beaten = "every cheaper rung is significantly beaten by a more expensive one"
+        return f"Take {rungs[chosen].name}: {beaten}; it has {value}.{missed}"
     return f"Take {rungs[chosen].name}: no more expensive rung is significantly better; it has {value}.{missed}"
