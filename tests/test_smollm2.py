@@ -9,7 +9,7 @@ from tunesmith.data.task import load_task
 from tunesmith.errors import ModelError
 from tunesmith.evaluation.evaluate import Question, evaluate
 from tunesmith.models import embedded
-from tunesmith.models.load import find, load, load_encoder, read_gguf
+from tunesmith.models.load import find, load, load_encoder
 from tunesmith.recipe import make_recipe
 from tunesmith.training.train import train
 
@@ -24,22 +24,17 @@ pytestmark = [
 def test_the_cached_model_equals_the_packaged_file():
     place = find("smollm2")
     cached = load(place, load_encoder(place), "bfloat16")
-    fresh, tokenizer = read_gguf(embedded._packaged_gguf(), torch.bfloat16)
+    packaged = find(str(embedded._packaged_gguf()))
+    fresh = load(packaged, load_encoder(packaged), "bfloat16")
+    tokenizer = fresh.encoder.tokenizer
     state = cached.net.state_dict()
-    for name, weight in fresh.state_dict().items():
+    for name, weight in fresh.net.state_dict().items():
         assert torch.equal(state[name], weight), name
     text = "It's 1234 apples, naïve?\n\nNew line"
     assert tokenizer(text).input_ids == cached.encoder.tokenizer(text).input_ids
     assert cached.parameters() == 134_515_008
     assert cached.encoder.chat
-
-
-def test_a_gguf_file_is_loaded_by_its_path():
-    path = embedded._packaged_gguf()
-    place = find(str(path))
-    encoder = load_encoder(place)
-    assert encoder.stops == (2,)
-    assert load(place, encoder, "bfloat16").width == 576
+    assert fresh.encoder.stops == cached.encoder.stops == (2,)
 
 
 def test_a_damaged_cache_is_made_again(tmp_path, monkeypatch):
