@@ -102,15 +102,24 @@ def test_validation_changes_nothing_that_is_learned(tiny, colours, tmp_path):
     assert without.summary().validation_loss is None
 
 
-def test_a_checkpoint_on_the_way_is_a_whole_adapter(tiny, colours, model):
+def test_every_row_meets_exactly_one_step_of_an_epoch(tiny, colours, model):
     loaded = model("chat")
-    recipe = recipe_for(tiny("chat"), "train.checkpoint_every=1")
+    recipe = recipe_for(tiny("chat"))
     prepared = prepare_rows(colours, recipe, loaded.encoder)
     assert prepared.ledger.kept == 96
     plan = lay_out(loaded, prepared.rows, recipe)
     assert sorted(row.id for epoch in plan.epochs for group in epoch for batch in group for row in batch) == sorted(
         row.id for row in prepared.rows
     )
+
+
+def test_saves_on_the_way_change_nothing_that_is_learned(tiny, colours, tmp_path):
+    recipes = [recipe_for(tiny("chat"), "limit.train=32", f"train.checkpoint_every={n}") for n in (0, 1)]
+    runs = [train(recipe, tmp_path / str(i), colours) for i, recipe in enumerate(recipes)]
+    weights = [(run.folder / "checkpoints/adapter/adapter_model.safetensors").read_bytes() for run in runs]
+    assert runs[0].summary().steps > 1
+    assert weights[0] == weights[1]
+    assert [path.name for path in (runs[1].folder / "checkpoints").iterdir()] == ["adapter"]
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tiny, colours, model):
