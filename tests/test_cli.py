@@ -230,3 +230,31 @@ def test_python_has_the_same_verbs():
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         _ = tunesmith.trian
     assert "fix: " in str(TunesmithError("a", "b"))
+
+
+def test_score_needs_no_model(tmp_path, monkeypatch, capsys):
+    for name, lines in (("said", "a cat\n\n"), ("other", "a cat\nthe dog\n"), ("wanted", "a cat\na dog\n")):
+        (tmp_path / name).write_text(lines)
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = call(monkeypatch, capsys, "score", "said", "wanted", "--metrics", "rouge1,bleu,exact_match")
+    assert code == 0
+    assert out.splitlines()[0] == "rouge1       0.5000  [0.0000, 1.0000]"
+    assert "1 of them are empty" in out
+    code, out, _ = call(monkeypatch, capsys, "score", "said", "wanted", "--against", "other", "--json")
+    assert json.loads(out)["differences"][0]["difference"] == 0.25
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (("said", "wanted", "--metrics", "rogue1"), "did you mean 'rouge1'?"),
+    (("said", "lost"), "lost: no such file"),
+    (("said", "wanted", "--lang", "zh", "--metrics", "chrf++"), "use chrf"),
+    (("said",), "none of the fields references"),
+])  # fmt: skip
+def test_scores_mistakes_are_two_lines(words, message, tmp_path, monkeypatch, capsys):
+    (tmp_path / "said").write_text("a\n")
+    (tmp_path / "wanted").write_text("a\n")
+    monkeypatch.chdir(tmp_path)
+    code, _, errors = call(monkeypatch, capsys, "score", *words)
+    assert code == 2
+    assert message in errors
+    assert errors.count("\n") == 2

@@ -1,5 +1,6 @@
 """What the README says is true: its files parse and its commands run; so do the ready tasks and recipes."""
 
+import doctest
 import importlib.util
 import re
 import shlex
@@ -68,3 +69,9 @@ def test_every_ready_task_is_valid(path):
 def test_every_ready_recipe_is_valid(path):
     recipe = read_recipe(path)
     assert recipe.task == "demo" or (ROOT / recipe.task).is_file()
+
+
+def test_the_examples_of_the_metrics_page_are_what_the_code_prints():
+    found = doctest.testfile(str(ROOT / "docs" / "metrics.md"), module_relative=False)
+    assert found.attempted > 20
+    assert found.failed == 0

@@ -108,6 +108,35 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each parameter is an option of the com
 
 
 @app.command()
+def score(  # noqa: PLR0913, PLR0917 - each parameter is an option of the command
+    predictions: Annotated[
+        Path,
+        typer.Argument(metavar="PREDICTIONS", help="Text, one answer per line; or jsonl, json, csv, tsv, parquet."),
+    ],
+    references: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[REFERENCES]...", help="The same; several files give several references per answer."),
+    ] = None,
+    metrics: Annotated[str, typer.Option("--metrics", help="Separated by commas.")] = "rouge1,rouge2,rougeL",
+    lang: Annotated[str, typer.Option("--lang", help="Language of the answers: en, zh, ja, ko, ...")] = "en",
+    against: Annotated[
+        Path | None, typer.Option("--against", metavar="FILE", help="Other predictions, compared row by row.")
+    ] = None,
+    field: Annotated[str | None, typer.Option("--field", help="The field that holds a prediction.")] = None,
+    reference_field: Annotated[str | None, typer.Option("--reference-field", help="The one of its references.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, signatures included.")] = False,
+) -> None:
+    """Score answers against references: no model, no task, only the marks and their intervals."""
+    from tunesmith.evaluation.score_files import read_pairs, score_pairs
+
+    files = references or []
+    pairs = read_pairs(predictions, files, field, reference_field)
+    other = read_pairs(against, files or [predictions], field, reference_field) if against else None
+    scored = score_pairs(pairs, [name.strip() for name in metrics.split(",")], lang, other)
+    typer.echo(scored.json() if as_json else scored.table())
+
+
+@app.command()
 def climb(
     task: Annotated[str, typer.Argument(metavar="TASK", help="A task file or embedded task.")],
     out: Out,

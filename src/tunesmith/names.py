@@ -13,8 +13,9 @@ T = TypeVar("T")
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Give the known name that looks most like `name`, or None if none does."""
-    found = get_close_matches(name.lower(), list(known), n=1, cutoff=0.55)
-    return found[0] if found else None
+    by_lower = {one.lower(): one for one in known}
+    found = get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.55)
+    return by_lower[found[0]] if found else None
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -37,7 +37,7 @@ def test_examples_show_the_question_without_shots_and_the_value_of_each_answer(t
     for example in shown.chosen:
         assert "An example" not in example.asked.question
         for reply in example.replies:
-            value = mark.row(reply.answer.answer, reply.answer.references)[0]
+            value = mark.stats([reply.answer.answer], [reply.answer.references])[0, 0]
             assert reply.value == pytest.approx(value)
             assert f"<b>{value:.3f}</b>" in render(runs)
     assert shown.gained + shown.lost <= shown.asked == 40

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tunesmith.climb.verdict import Rung, Verdict, decide
+from tunesmith.climb.verdict import Rung, Verdict, decide, reaches
 from tunesmith.data.task import load_task
 from tunesmith.errors import ConfigError, FitError, RunError
 from tunesmith.evaluation.evaluate import Question, evaluate
@@ -55,7 +55,7 @@ def climb(
             continue
         rungs.append(rung)
         say(_line(rung, runs[-1]))
-        if goal is not None and runs[-1].scores()[0].value >= goal:
+        if goal is not None and reaches(runs[-1].scores()[0], goal):
             break
     _conclude(root, rungs, decide(rungs, runs, goal), say)
     return root

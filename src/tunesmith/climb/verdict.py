@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from tunesmith.config import Record
+from tunesmith.metrics import LOWER_IS_BETTER
 from tunesmith.reporting.compare import Comparison, compare
 from tunesmith.reporting.numbers import metric_title, p_value, signed
 from tunesmith.runs.records import Score
@@ -32,12 +33,17 @@ def decide(rungs: Sequence[Rung], runs: Sequence[Run], target: float | None = No
     dearer rung beats significantly (paired test, p < 0.05).
     """
     scores = [run.scores()[0] for run in runs]
-    reached = [i for i, score in enumerate(scores) if target is not None and score.value >= target]
+    reached = [i for i, score in enumerate(scores) if target is not None and reaches(score, target)]
     chosen = reached[0] if reached else _unbeaten(runs)
     reasons = [_reason(rungs, i, j, runs) for i in range(len(runs)) for j in range(i)]
     return Verdict(
         recommended=rungs[chosen].name, sentence=_sentence(rungs, scores, chosen, target), reasons=tuple(reasons)
     )
+
+
+def reaches(score: Score, target: float) -> bool:
+    """Tell whether a score is at least as good as `target`."""
+    return score.value <= target if score.metric in LOWER_IS_BETTER else score.value >= target
 
 
 def _unbeaten(runs: Sequence[Run]) -> int:
@@ -64,7 +70,7 @@ def _sentence(rungs: Sequence[Rung], scores: Sequence[Score], chosen: int, targe
     score = scores[chosen]
     told = f"{metric_title(score.metric)} {score.value:.3f} [{score.low:.3f}, {score.high:.3f}]"
     value = f"{told} on {score.n} {score.split} rows"
-    if target is not None and score.value >= target:
+    if target is not None and reaches(score, target):
         return f"Take {rungs[chosen].name}: it is the cheapest rung that reaches {target:g}, with {value}."
     missed = f" No rung reaches the target of {target:g}." if target is not None else ""
     if chosen == len(rungs) - 1:

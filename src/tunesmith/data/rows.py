@@ -79,6 +79,20 @@ def read_rows(source: Source) -> list[Row]:
     return kept
 
 
+def read_lines(path: Path) -> list[str]:
+    """Read a text file's lines, empty ones too. Raises DataError if it is missing, empty, or not UTF-8."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file", fix="check the path")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as wrong:
+        raise _not_utf8(path, wrong) from None
+    lines = lines[:-1] if not lines[-1] else lines
+    if not lines:
+        raise DataError(f"{path}: holds no lines", fix="check that the file is the one you meant")
+    return [line.removesuffix("\r") for line in lines]
+
+
 def first(rows: Sequence[Row], limit: int | None, seed: int) -> list[Row]:
     """Give the first `limit` rows of an order that depends only on (seed, id).
 
@@ -113,9 +127,11 @@ def _records(source: Source) -> Iterator[Mapping[str, Any]]:
     try:
         return iter(list(readers[suffix](path)))
     except UnicodeDecodeError as wrong:
-        raise DataError(
-            f"{path}: is not UTF-8 text ({wrong.reason} at byte {wrong.start})", fix="save it as UTF-8"
-        ) from None
+        raise _not_utf8(path, wrong) from None
+
+
+def _not_utf8(path: Path, wrong: UnicodeDecodeError) -> DataError:
+    return DataError(f"{path}: is not UTF-8 text ({wrong.reason} at byte {wrong.start})", fix="save it as UTF-8")
 
 
 def _jsonl(path: Path) -> Iterator[Mapping[str, Any]]:

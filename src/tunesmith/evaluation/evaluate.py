@@ -11,7 +11,7 @@ from tunesmith.data.task import Split, Task
 from tunesmith.data.template import Prompt
 from tunesmith.inference.generate import Generated, generate
 from tunesmith.metrics import metric
-from tunesmith.metrics.interval import bootstrap
+from tunesmith.metrics.score import score
 from tunesmith.models import device
 from tunesmith.models.load import Model, find, load, load_encoder
 from tunesmith.models.provenance import provenance
@@ -35,6 +35,12 @@ class Question:
         """Render the questions. Raises DataError."""
         return self.task.prompts(self.split, self.shots, self.seed, self.template, self.limit)
 
+    @property
+    def language(self) -> str:
+        """Give the language of the wording that is asked: that of the answers."""
+        named = self.template not in (None, "any")
+        return (self.task.template(str(self.template)) if named else self.task.templates[0]).language
+
 
 def evaluate(target: str, question: Question, folder: Path, command: Sequence[str] = ()) -> Run:
     """Let a model, or what a training run made, answer `question`; write the new run folder `folder`.
@@ -46,7 +52,7 @@ def evaluate(target: str, question: Question, folder: Path, command: Sequence[st
     adapter = read(Path(target)) if (Path(target) / "recipe.yaml").is_file() else None
     prompts = question.prompts()
     for name in question.task.metrics:
-        metric(name)
+        metric(name, question.language)
     model = load_trained(adapter) if adapter else _load_base(target)
     encoded = [(prompt.id, _encode(model.encoder, prompt)) for prompt in prompts]
     run = Run.create(folder, _asked(target, adapter, model, question, prompts))
@@ -66,25 +72,22 @@ def evaluate(target: str, question: Question, folder: Path, command: Sequence[st
 def score_answers(question: Question, answers: Sequence[Answer], template: str) -> list[Score]:
     """Mark the answers with each metric of the task. Raises DataError if there are none."""
     said, wanted = [answer.answer for answer in answers], [answer.references for answer in answers]
-    scores = []
-    for name in question.task.metrics:
-        mark = metric(name)
-        value, low, high = bootstrap(mark, mark.stats(said, wanted), seed=question.seed)
-        scores.append(
-            Score(
-                task=question.task.name,
-                split=question.split,
-                metric=name,
-                value=value,
-                low=low,
-                high=high,
-                n=len(answers),
-                shots=question.shots,
-                template=template,
-                signature=mark.signature,
-            )
+    marks = score(said, wanted, question.task.metrics, question.language, question.seed)
+    return [
+        Score(
+            task=question.task.name,
+            split=question.split,
+            metric=mark.metric,
+            value=mark.value,
+            low=mark.low,
+            high=mark.high,
+            n=mark.n,
+            shots=question.shots,
+            template=template,
+            signature=mark.signature,
         )
-    return scores
+        for mark in marks
+    ]
 
 
 def _load_base(target: str) -> Model:
@@ -122,6 +125,7 @@ def _asked(
         "split": question.split,
         "shots": question.shots,
         "template": prompts[0].template,
+        "language": question.language,
         "limit": question.limit,
         "seed": question.seed,
         "metrics": list(question.task.metrics),

@@ -1,68 +1,100 @@
-"""Metrics: marks for answers, each from 0 to 1, higher is better.
+"""Metrics: marks for answers.
 
 A metric reduces every row to a vector of statistics and turns their sum over
 rows into the value. That is all that intervals and paired tests need, so a
-mean (ROUGE) and a corpus score (BLEU) share the same code.
+mean (ROUGE) and a corpus score (BLEU) share the same code. Values are shares:
+ROUGE, BLEU and chrF from 0 to 1, correlations from -1 to 1, TER from 0 up.
 """
 
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tunesmith.errors import DataError
-from tunesmith.metrics import rouge, text, translation, words
-from tunesmith.names import pick
+from tunesmith.errors import ConfigError
+from tunesmith.metrics import labels, rouge, text, translation
+from tunesmith.metrics.metric import Metric, Stats
+from tunesmith.metrics.words import tokenizer
+from tunesmith.names import suggest
 
-Stats = NDArray[np.float64]
+__all__ = ["CORRELATIONS", "LOWER_IS_BETTER", "METRICS", "Metric", "Stats", "metric"]
 
-
-@dataclass(frozen=True)
-class Metric:
-    """One way to mark answers; `signature` names every choice made."""
-
-    name: str
-    row: Callable[[str, Sequence[str]], list[float]]
-    of_sums: Callable[[Stats], float] | None
-    signature: str
-
-    def stats(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Stats:
-        """Reduce each row to statistics, as an array [rows, width].
-
-        Raises DataError if there are no rows: a score over nothing is no score.
-        """
-        if not predictions:
-            raise DataError(f"{self.name}: there are no answers to mark", fix="raise the limit, or check the split")
-        rows = [self.row(answer, wanted) for answer, wanted in zip(predictions, references, strict=True)]
-        return np.array(rows, dtype=np.float64)
-
-    def values(self, sums: Stats, n: int) -> Stats:
-        """Give the value of each row of `sums` [k, width], statistics summed over `n` answers."""
-        if self.of_sums is None:
-            means: Stats = sums[:, 0] / n
-            return means
-        return np.array([self.of_sums(row) for row in sums])
+LOWER_IS_BETTER = frozenset({"ter"})
+CORRELATIONS = frozenset({"matthews", "pearson", "spearman"})
+COUNTRIES = {"jp": "ja", "cn": "zh", "tw": "zh", "kr": "ko"}
+_WORDS = "words:auto"
 
 
-def _rouge(kind: str) -> Metric:
-    def row(prediction: str, references: Sequence[str]) -> list[float]:
-        return [rouge.score(prediction, references, (kind,))[kind].f1]
+def _rouge(name: str) -> Metric:
+    """Make the mean F1 of a kind of ROUGE; after each "+" the name says what is not the default."""
+    kind, *asked = name.split("+")
+    options: rouge.Options = {}
+    for word in asked:
+        if word == "stem":
+            options["stemmer"] = "porter"
+        else:
+            tokenizer(word)
+            options["tokenizer"] = word
+    rouge.score("", "", (kind,))  # a wrong weight is said now, not after the answers are made
 
-    return Metric(kind, row, None, f"{kind}|f1|multi:best|stem:no|{words.SIGNATURE}")
+    def rows(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Stats:
+        scored = zip(predictions, references, strict=True)
+        return np.array([[rouge.score(said, wanted, (kind,), **options)[kind].f1] for said, wanted in scored])
+
+    return Metric(name, rows, f"{kind}|f1|{rouge.signature(**options)}")
 
 
-METRICS: dict[str, Metric] = {
-    **{kind: _rouge(kind) for kind in rouge.KINDS},
-    "bleu": Metric(
-        "bleu", translation.bleu_counts, translation.bleu_score, "bleu|sacrebleu|corpus|tok:13a|smooth:exp|share"
-    ),
-    "exact_match": Metric(
-        "exact_match", lambda said, wanted: [text.exact_match(said, wanted)], None, f"exact_match|any|{words.SIGNATURE}"
-    ),
+def _labelled(name: str, of_counts: Callable[[Stats, Stats, Stats], Stats]) -> Callable[[str], Metric]:
+    return lambda _language: labels.label_metric(name, of_counts)
+
+
+def _by_row(name: str, mark: Callable[[str, Sequence[str]], float], signature: str) -> Callable[[str], Metric]:
+    share = name != "squad_f1"
+    return lambda _language: text.by_row(name, mark, signature, proportion=share)
+
+
+METRICS: dict[str, Callable[[str], Metric]] = {
+    "bleu": translation.bleu,
+    "sentence_bleu": translation.sentence_bleu,
+    "chrf": translation.chrf,
+    "chrf++": translation.chrf_plus,
+    "ter": translation.ter,
+    "exact_match": _by_row("exact_match", text.exact_match, f"exact_match|any|{_WORDS}"),
+    "squad_em": _by_row("squad_em", text.squad_exact, "squad_em|any|words:squad-1.1+unspaced"),
+    "squad_f1": _by_row("squad_f1", text.squad_f1, "squad_f1|best|words:squad-1.1+unspaced"),
+    "accuracy": lambda _language: labels.accuracy(),
+    "macro_f1": _labelled("macro_f1", labels.macro_f1),
+    "micro_f1": _labelled("micro_f1", labels.micro_f1),
+    "matthews": _labelled("matthews", labels.matthews),
+    "pearson": lambda _language: labels.pearson(),
+    "spearman": lambda _language: labels.spearman(),
 }
 
 
-def metric(name: str) -> Metric:
-    """Look a metric up by name. Raises ConfigError with the nearest right one."""
-    return pick(METRICS, name, "metric")
+def _code(language: str) -> str:
+    """Give the two or three letters of a language code without its region. Raises ConfigError."""
+    code = re.split("[-_]", language.lower())[0]
+    if code in COUNTRIES:
+        raise ConfigError(f"'{language}' is a country, not a language", fix=f"did you mean '{COUNTRIES[code]}'?")
+    if not re.fullmatch("[a-z]{2,3}", code):
+        raise ConfigError(f"'{language}' is no language code", fix="use one such as en, de, zh, ja, ko, th (ISO 639)")
+    return code
+
+
+def metric(name: str, language: str = "en") -> Metric:
+    """Look a metric up by name: one of `METRICS`, a kind of ROUGE, or `f1:LABEL`.
+
+    `rouge1+stem` takes Porter's stems, `rouge1+zh` a tokeniser of `words.TOKENIZERS`.
+
+    `language`, a code such as en or zh-TW, chooses how BLEU and TER cut words.
+    Raises ConfigError with the nearest right name, for a language that is no code or
+    that the metric is wrong for, or with the command that installs a tokeniser.
+    """
+    language = _code(language)
+    if rouge.is_kind(name.partition("+")[0]):
+        return _rouge(name)
+    if name.startswith("f1:") and name != "f1:":
+        return labels.f1_of(name.removeprefix("f1:"))
+    if name not in METRICS:
+        raise ConfigError(f"there is no metric '{name}'", fix=suggest(name, [*METRICS, *rouge.KINDS]))
+    return METRICS[name](language)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tunesmith.config import Record
 from tunesmith.errors import RunError
-from tunesmith.metrics import metric
+from tunesmith.metrics import LOWER_IS_BETTER, metric
 from tunesmith.metrics.interval import paired
 from tunesmith.runs.records import Answer
 from tunesmith.runs.run import Run
@@ -29,7 +29,7 @@ class Comparison(Record):
         """Say in one word which is better at the 5 % level."""
         if self.p >= 0.05:
             return "undecided"
-        return "better" if self.difference > 0 else "worse"
+        return "better" if (self.difference < 0) == (self.metric in LOWER_IS_BETTER) else "worse"
 
 
 def method_title(name: str) -> str:
@@ -47,6 +47,11 @@ def label(run: Run) -> str:
         return prompted
     title = method_title(method)
     return f"{title}, {shots}-shot" if shots else title
+
+
+def language(run: Run) -> str:
+    """Give the language of a run's answers, by which some metrics cut words."""
+    return str(run.asked().get("language", "en"))
 
 
 def compare(a: Run, b: Run) -> list[Comparison]:
@@ -70,22 +75,21 @@ def _compare_task(a: Run, b: Run, task: str) -> list[Comparison]:
     matched = [theirs[answer.id] for answer in ours]
     values = {(score.metric, score.task): score.value for score in b.scores()}
     return [
-        _difference(task, score.metric, ours, matched)
+        _difference(task, score.metric, language(a), ours, matched)
         for score in a.scores()
         if score.task == task and (score.metric, task) in values
     ]
 
 
-def _difference(task: str, name: str, ours: Sequence[Answer], theirs: Sequence[Answer]) -> Comparison:
-    mark = metric(name)
+def _difference(task: str, name: str, language: str, ours: Sequence[Answer], theirs: Sequence[Answer]) -> Comparison:
+    mark = metric(name, language)
     a, b = (mark.stats([x.answer for x in side], [x.references for x in side]) for side in (ours, theirs))
     result = paired(mark, a, b)
-    value_a, value_b = (float(mark.values(stats.sum(0, keepdims=True), len(stats))[0]) for stats in (a, b))
     return Comparison(
         task=task,
         metric=name,
-        a=value_a,
-        b=value_b,
+        a=mark.value(a),
+        b=mark.value(b),
         difference=result.difference,
         low=result.low,
         high=result.high,

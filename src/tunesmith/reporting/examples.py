@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tunesmith.metrics import METRICS, metric
+from tunesmith.errors import ConfigError
+from tunesmith.metrics import LOWER_IS_BETTER, Metric, metric
+from tunesmith.reporting.compare import language
 from tunesmith.reporting.ladders import Ladder, Line
 from tunesmith.runs.records import Answer
 
@@ -57,26 +59,36 @@ def examples(ladder: Ladder) -> Examples | None:
 
     Where one run stands alone, its answers are spread over their own values.
     """
-    if ladder.main not in METRICS:
+    mark = _row_metric(ladder)
+    if mark is None:
         return None
-    replies = [_replies("before", ladder.before, ladder)]
-    replies += [_replies("after", ladder.after, ladder)] if ladder.after else []
+    replies = [_replies("before", ladder.before, ladder.task, mark)]
+    replies += [_replies("after", ladder.after, ladder.task, mark)] if ladder.after else []
     shared = [row for row in replies[0] if all(row in side for side in replies)]
     every = [Example("", tuple(side[row] for side in replies)) for row in shared]
     if not every:
         return None
-    changes = [example.change for example in every]
+    sign = -1 if ladder.main in LOWER_IS_BETTER else 1
+    changes = [sign * example.change for example in every]
     chosen = tuple(Example(why, every[i].replies) for i, why in spread(changes))
-    gained, lost = (sum(sign * change > SAME for change in changes) for sign in (1, -1))
+    gained, lost = (sum(way * change > SAME for change in changes) for way in (1, -1))
     return Examples(chosen, len(every), gained, lost)
 
 
-def _replies(side: Side, line: Line, ladder: Ladder) -> dict[str, Reply]:
-    """Give a line's answers by row, each marked alone by the main metric."""
-    answers = line.run.answers(ladder.task)
+def _row_metric(ladder: Ladder) -> Metric | None:
+    """Give the metric that marks single answers: the main one, or exact match where that needs many rows."""
+    try:
+        mark = metric(ladder.main, language(ladder.before.run))
+    except ConfigError:  # a metric of another program
+        return None
+    return mark if mark.by_row else metric("exact_match")
+
+
+def _replies(side: Side, line: Line, task: str, mark: Metric) -> dict[str, Reply]:
+    """Give a line's answers by row, each marked alone."""
+    answers = line.run.answers(task)
     if not answers:
         return {}
-    mark = metric(ladder.main)
     values = mark.values(mark.stats([x.answer for x in answers], [x.references for x in answers]), 1)
     return {x.id: Reply(side, line.name, x, float(value)) for x, value in zip(answers, values, strict=True)}
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from tunesmith.errors import ConfigError, RunError, TunesmithError
+from tunesmith.metrics import CORRELATIONS, LOWER_IS_BETTER
 from tunesmith.reporting import charts
 from tunesmith.reporting.compare import Comparison, compare
 from tunesmith.reporting.gather import Evaluated, Gathered, summary
@@ -57,6 +58,13 @@ class Ladder:
         """Give the first line, which the others are compared with."""
         return self.lines[0]
 
+    @property
+    def scale(self) -> str:
+        """Say how the main metric's values are to be read."""
+        if self.main in LOWER_IS_BETTER:
+            return "count what would have to be changed; lower is better"
+        return "go from −1 to 1; higher is better" if self.main in CORRELATIONS else "go from 0 to 1; higher is better"
+
     def role(self, line: Line) -> charts.Role:
         """Say which colour of the page a line has."""
         return "before" if line is self.before else "after" if line is self.after else "other"
@@ -103,4 +111,5 @@ def _after(lines: Sequence[Line], main: str, recommended: str | None) -> Line | 
     """Choose what the first line is shown against: the recommended one, else the one that scores best."""
     rest = [line for line in lines[1:] if main in line.scores]
     advised = [line for line in rest if line.name == recommended]
-    return max(advised or rest, key=lambda line: line.scores[main].value, default=None)
+    sign = -1 if main in LOWER_IS_BETTER else 1
+    return max(advised or rest, key=lambda line: sign * line.scores[main].value, default=None)

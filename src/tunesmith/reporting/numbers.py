@@ -2,6 +2,12 @@
 
 from tunesmith.runs.records import Score
 
+TITLES = {
+    "bleu": "BLEU", "sentence_bleu": "sentence BLEU", "chrf": "chrF", "chrf++": "chrF++", "ter": "TER",
+    "squad_em": "SQuAD exact match", "squad_f1": "SQuAD F1", "f1": "F1", "macro_f1": "macro F1",
+    "micro_f1": "micro F1", "matthews": "Matthews' correlation", "pearson": "Pearson's r", "spearman": "Spearman's rho",
+}  # fmt: skip
+
 
 def fixed(value: float) -> str:
     """Write a score or loss with three decimals."""
@@ -61,5 +67,8 @@ def duration(seconds: float) -> str:
 def metric_title(name: str) -> str:
     """Write a metric the way papers do: ROUGE-1, BLEU, exact match."""
     if name.startswith("rouge"):
-        return f"ROUGE-{name.removeprefix('rouge')}"
-    return {"bleu": "BLEU", "chrf": "chrF", "f1": "F1"}.get(name, name.replace("_", " "))
+        kind, *options = name.removeprefix("rouge").split("+")
+        return ", ".join([f"ROUGE-{kind}", *("stemmed" if option == "stem" else option for option in options)])
+    if name.startswith("f1:"):
+        return f"F1 of {name.removeprefix('f1:')}"
+    return TITLES.get(name, name.replace("_", " "))

@@ -11,7 +11,14 @@ MARKS = {
     " It is 0 if they share none, 1 if they have the same words.",
     "rouge2": "How many pairs of neighbouring words the answer shares with the reference (F1).",
     "rougeL": "How many words the answer and the reference have in the same order, gaps allowed (F1).",
+    "rougeLsum": "As ROUGE-L, line by line: each reference line against all lines of the answer.",
     "bleu": "How many runs of one to four words all answers together share with the references; made for translation.",
+    "chrf": "How many runs of one to six characters all answers together share with the references.",
+    "ter": "How many words would have to be changed, added, removed or moved, for each word of the reference.",
+    "squad_f1": "How many words a short answer shares with the reference, articles left out (F1).",
+    "accuracy": "The share of answers that are the right label.",
+    "macro_f1": "F1 of each label, and their mean: a rare label counts as much as a common one.",
+    "matthews": "The correlation of given and right labels: 0 is chance, 1 is all right.",
     "exact_match": "The share of answers with the very words of a reference; letter case and punctuation do not count.",
 }
 SCORED = {
