@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.errors import ConfigError
-from tunesmith.metrics import metric
+from tunesmith.metrics import metric, translation
 
 SENTENCE = st.text(st.sampled_from("abc dog cat.,"), min_size=1, max_size=40)
 ROWS = st.lists(st.tuples(SENTENCE, SENTENCE, SENTENCE), min_size=1, max_size=6)
@@ -41,15 +41,67 @@ def test_sentence_bleu_is_the_mean_of_sacrebleus(rows):
     assert ours * 100 == pytest.approx(sum(theirs) / len(theirs), abs=1e-8)
 
 
-def test_the_example_of_sacrebleus_readme():
+def test_an_answer_equal_to_a_reference_scores_one():
     assert value("bleu", HYPOTHESES, REFERENCES) == pytest.approx(1.0)
-    system = ["The dog bit the man.", "It wasn't surprising.", "The man had just bitten him."]
-    references = [
-        ("The dog bit the man.", "The dog had bit the man."),
-        ("It was not unexpected.", "No one was surprised."),
-        ("The man bit him first.", "The man had bitten the dog."),
-    ]
-    assert value("bleu", system, references) * 100 == pytest.approx(48.530827, abs=1e-6)
+
+
+SYSTEM = ["The dog bit the man.", "It wasn't surprising.", "The man had just bitten him."]
+
+
+def chosen(make, said, wanted, **choices):
+    mark = make("en", **choices)
+    return mark.value(mark.stats(said, wanted)) * 100
+
+
+@pytest.mark.parametrize(("choices", "expected"), [
+    ({}, 48.530827), ({"tokenize": "none"}, 49.1919566), ({"tokenize": "intl"}, 43.91623493),
+    *(({"max_ngram_order": n}, score) for n, score in enumerate((77.65, 60.50, 53.93, 48.53, 46.14, 43.28), 1)),
+])  # fmt: skip
+def test_the_example_of_sacrebleus_readme_with_other_choices(choices, expected):
+    tolerance = 0.005 if "max_ngram_order" in choices else 1e-6
+    assert chosen(translation.bleu, SYSTEM, REFERENCES, **choices) == pytest.approx(expected, abs=tolerance)
+
+
+@pytest.mark.parametrize(("said", "wanted", "choices", "expected"), [
+    ("am I am a character sequence", "I am a symbol string sequence a a", {"smooth_value": 0.1}, 15.55722182),
+    ("am I am a character sequence", "I am a symbol string sequence a a", {"smooth_value": 0.0}, 0),
+    ("this is a fest", "this is a test", {"smooth_value": 0.01}, 22.3606797749979),
+    ("test", "a test", {"smooth_value": 0.01}, 36.78794411714425),
+    ("a little test", "a test", {"smooth_value": 0.01}, 3.218297948685433),
+    ("the cat sat on mat", "the cat sat on the mat", {"smooth_method": "none"}, 57.893007),
+    ("the cat sat on mat", "the cat sat on the mat", {"smooth_method": "add-k", "smooth_value": 1}, 65.11126),
+    ("the the the the the the the", "the cat is on the mat", {"max_ngram_order": 1}, 28.571429),
+    ("the cat", "the cat", {}, 100),
+])  # fmt: skip
+def test_bleu_vectors_of_single_sentences(said, wanted, choices, expected):
+    choices = {"smooth_method": "floor"} | choices if "smooth_value" in choices else choices
+    found = chosen(translation.sentence_bleu, [said], [(wanted,)], **choices)
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+PAPINENI = (
+    "It is a guide to action that ensures that the military will forever heed Party commands",
+    "It is the guiding principle which guarantees the military forces always being under the command of the Party",
+    "It is the practical guide for the army always to heed the directions of the party",
+)
+
+
+def test_the_candidates_of_papineni():
+    first = "It is a guide to action which ensures that the military always obeys the commands of the party"
+    second = "It is to insure the troops forever hearing the activity guidebook that party direct"
+    choices = {"lowercase": True, "tokenize": "none"}
+    assert chosen(translation.bleu, [first], [PAPINENI], **choices) == pytest.approx(50.456668, abs=1e-5)
+    assert chosen(translation.bleu, [second], [PAPINENI], **choices) == pytest.approx(6.963003, abs=1e-5)
+    assert chosen(translation.bleu, [second], [PAPINENI], smooth_method="none", **choices) == 0
+
+
+@pytest.mark.parametrize(("said", "wanted", "effective", "eps"), [
+    ("a", "a", 100, 16.6667), ("aa", "ab", 25, 8.3333), ("a b c", "abc", 100, 50),
+])  # fmt: skip
+def test_chrf_vectors_of_orders_that_a_text_lacks(said, wanted, effective, eps):
+    assert chosen(translation.chrf, [said], [(wanted,)], beta=3) == pytest.approx(effective, abs=1e-4)
+    assert chosen(translation.chrf, [said], [(wanted,)], beta=3, eps_smoothing=True) == pytest.approx(eps, abs=1e-4)
+    assert chosen(translation.chrf, ["a", "b"], [("a",), ("c",)], beta=3) == pytest.approx(50)
 
 
 def test_short_and_empty_answers():

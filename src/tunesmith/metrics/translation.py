@@ -20,15 +20,19 @@ UNSPACED = {"zh", "ja", "th", "lo", "km", "my"}
 _BLEU_TOKENIZERS = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab", **dict.fromkeys(("th", "lo", "km", "my"), "char")}
 
 
-def bleu(language: str) -> Metric:
-    """Make corpus BLEU (Papineni et al. 2002): exp smoothing, orders 1 to 4. Raises ConfigError without its extra."""
-    scorer = _bleu(language)
+def bleu(language: str, **choices: Any) -> Metric:
+    """Make corpus BLEU (Papineni et al. 2002): exp smoothing, orders 1 to 4, unless `choices` say otherwise.
+
+    They are those of `sacrebleu.BLEU`: smooth_method, smooth_value, tokenize,
+    lowercase, max_ngram_order. Raises ConfigError without its extra.
+    """
+    scorer = _bleu(language, **choices)
     return Metric("bleu", partial(_rows, scorer, language), _signature("bleu", scorer, language), partial(_of, scorer))
 
 
-def sentence_bleu(language: str) -> Metric:
-    """Make the mean of sentence BLEU, which stops at the longest order that a sentence has. Raises as `bleu`."""
-    scorer = _bleu(language, by_sentence=True)
+def sentence_bleu(language: str, **choices: Any) -> Metric:
+    """Make the mean of sentence BLEU, which stops at the longest order that a sentence has. Choices as for `bleu`."""
+    scorer = _bleu(language, effective_order=True, **choices)
 
     def rows(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Stats:
         return _of(scorer, _rows(scorer, language, predictions, references), 1)[:, None]
@@ -36,13 +40,16 @@ def sentence_bleu(language: str) -> Metric:
     return Metric("sentence_bleu", rows, _signature("sentence_bleu", scorer, language))
 
 
-def chrf(language: str) -> Metric:
-    """Make chrF (Popovic 2015): character n-grams of orders 1 to 6, beta 2; right in every script."""
-    return _chrf("chrf", 0, language)
+def chrf(language: str, **choices: Any) -> Metric:
+    """Make chrF (Popovic 2015): character n-grams of orders 1 to 6, beta 2; right in every script.
+
+    `choices` are those of `sacrebleu.CHRF`: beta, char_order, eps_smoothing, whitespace, lowercase.
+    """
+    return _chrf("chrf", language, **choices)
 
 
-def chrf_plus(language: str) -> Metric:
-    """Make chrF++ (Popovic 2017): chrF and word n-grams of orders 1 and 2.
+def chrf_plus(language: str, **choices: Any) -> Metric:
+    """Make chrF++ (Popovic 2017): chrF and word n-grams of orders 1 and 2. Choices as for `chrf`.
 
     Raises ConfigError for a language without spaces, whose whole sentence would count as one word.
     """
@@ -51,7 +58,7 @@ def chrf_plus(language: str) -> Metric:
             f"chrf++ counts the words between spaces, and '{language}' has none",
             fix="use chrf, which counts characters",
         )
-    return _chrf("chrf++", 2, language)
+    return _chrf("chrf++", language, word_order=2, **choices)
 
 
 def ter(language: str) -> Metric:
@@ -75,17 +82,17 @@ def _library() -> Any:
     return sacrebleu.metrics
 
 
-def _bleu(language: str, by_sentence: bool = False) -> Any:
-    name = _BLEU_TOKENIZERS.get(language, "13a")
+def _bleu(language: str, **choices: Any) -> Any:
+    name = choices.setdefault("tokenize", _BLEU_TOKENIZERS.get(language, "13a"))
     for module, part in {"ja-mecab": (("MeCab", "ja"), ("ipadic", "ja")), "ko-mecab": (("mecab_ko", "ko"),)}.get(
         name, ()
     ):
         extra(module, part)
-    return _library().BLEU(tokenize=name, effective_order=by_sentence)
+    return _library().BLEU(**choices)
 
 
-def _chrf(name: str, word_order: int, language: str) -> Metric:
-    scorer = _library().CHRF(word_order=word_order)
+def _chrf(name: str, language: str, **choices: Any) -> Metric:
+    scorer = _library().CHRF(**choices)
     return Metric(name, partial(_rows, scorer, ""), _signature(name, scorer, language), partial(_of, scorer))
 
 
