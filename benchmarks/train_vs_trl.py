@@ -103,16 +103,19 @@ def ours(asked: argparse.Namespace) -> dict[str, Any]:
     from tunesmith.models import device
     from tunesmith.models.load import find, load
     from tunesmith.recipe import make_recipe
-    from tunesmith.training.loop import lay_out, steps
+    from tunesmith.training.loop import Past, lay_out, steps
+    from tunesmith.training.optimizer import MasterAdamW
 
     encoder, prompts, _ = encoded(asked)
     method = {"name": "lora", "rank": asked.rank, "alpha": 2 * asked.rank, "targets": asked.targets.split(",")}
     settings = {"batch_tokens": 2240, "learning_rate": 2e-4, "schedule": "linear", "warmup": 0.0}
-    recipe = make_recipe({"method": method, "train": settings, "length": {"max_tokens": 2048}})
     model = load(find("smollm2"), encoder)
+    recipe = make_recipe({"method": method, "train": settings, "length": {"max_tokens": 2048}}).resolved(model.width)
     methods.prepare(model.net, recipe.method, recipe.seed)
     device.reset_peak()
-    log = list(steps(model, lay_out(model, [encoder.encode(p) for p in prompts], recipe), [], recipe))
+    optimizer = MasterAdamW(model.net.named_parameters(), recipe.train)
+    plan = lay_out(model, [encoder.encode(p) for p in prompts], recipe)
+    log = list(steps(model, optimizer, plan, [], recipe, Past()))
     last = log[-1]
     return {
         "tool": "tunesmith",

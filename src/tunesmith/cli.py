@@ -4,6 +4,7 @@ Nothing heavy is imported before a verb needs it, so `--help` answers at once.
 """
 
 import errno
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -46,13 +47,19 @@ def preview(
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file.")],
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A new folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A new folder, or the one to go on with.")],
     settings: Settings = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where the run stopped; start it if it has not begun.")
+    ] = False,
 ) -> None:
     """Train as a recipe says."""
     from tunesmith.training.train import train as run_training
 
-    made = run_training(_recipe(recipe, settings), run, command=_command())
+    if resume and (run / "DONE").is_file():
+        typer.echo(f"{run} has come to its end: nothing to do")
+        return
+    made = run_training(_recipe(recipe, settings), run, command=_command(), resume=resume)
     facts, ledger = made.summary(), made.ledger()
     for line in ledger.lines() if ledger else []:
         typer.echo(line)
@@ -66,10 +73,11 @@ def train(
     )
     if facts.stopped_early:
         typer.echo(
-            f"stopped at step {facts.steps} of {facts.planned_steps}; what was learned is saved in {run}/checkpoints",
+            f"stopped at step {facts.steps} of {facts.planned_steps}; what was learned is saved in {run}/checkpoints\n"
+            "go on with the same command and --resume",
             err=True,
         )
-        raise typer.Exit(130)
+        raise typer.Exit(128 + signal.Signals[facts.stopped_by or "SIGINT"])
     typer.echo(f"trained {facts.trainable_parameters} of {facts.total_parameters} parameters: {run}/checkpoints")
 
 

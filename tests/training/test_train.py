@@ -17,7 +17,7 @@ from tunesmith.evaluation.evaluate import Question, evaluate
 from tunesmith.models.load import find, load, load_encoder
 from tunesmith.recipe import make_recipe
 from tunesmith.reporting.compare import compare
-from tunesmith.training.loop import lay_out, mean_loss, steps
+from tunesmith.training.loop import Past, lay_out, mean_loss, steps
 from tunesmith.training.optimizer import MasterAdamW, learning_rate_at
 from tunesmith.training.prepare import prepare_rows
 from tunesmith.training.preview import preview
@@ -127,10 +127,14 @@ def test_a_loss_that_is_no_number_stops_the_run(tiny, colours, model):
     loaded.net.requires_grad_(True)
     with torch.no_grad():
         loaded.net.model.norm.weight.fill_(float("nan"))
-    recipe = recipe_for(tiny("chat"), "method=full")
+    recipe = recipe_for(tiny("chat"), "method=full", "train.bad_steps=1").resolved(loaded.width)
     plan = lay_out(loaded, prepare_rows(colours, recipe, loaded.encoder).rows, recipe)
-    with pytest.raises(RunError, match="step 1: the loss is nan"):
-        next(steps(loaded, plan, [], recipe))
+    optimizer = MasterAdamW(loaded.net.named_parameters(), recipe.train)
+    before = {name: tensor.clone() for name, tensor in optimizer.state().items()}
+    events = []
+    with pytest.raises(RunError, match="step 2: the loss is nan.*2 steps could not be taken"):
+        events.extend(steps(loaded, optimizer, plan, [], recipe, Past()))
+    assert all(torch.equal(tensor, optimizer.state()[name]) or tensor.isnan().any() for name, tensor in before.items())
 
 
 def test_refusals_come_before_anything_is_written(tiny, colours, tmp_path):
@@ -151,11 +155,11 @@ def test_refusals_come_before_anything_is_written(tiny, colours, tmp_path):
 def test_bf16_weights_are_moved_by_updates_too_small_for_bf16():
     recipe = make_recipe({"train": {"learning_rate": 1e-4}})
     weight = torch.nn.Parameter(torch.ones(4, 4, dtype=torch.bfloat16))
-    optimizer = MasterAdamW([weight], recipe.train)
+    optimizer = MasterAdamW([("weight", weight)], recipe.train)
     for _ in range(100):
         weight.grad = torch.ones_like(weight)
         optimizer.collect()
-        optimizer.step(1e-4, clip=100.0)
+        optimizer.step(1e-4, 100.0, optimizer.norm())
     assert weight[0, 0].item() == pytest.approx(0.99, abs=0.004)
 
 

@@ -1,5 +1,7 @@
 """Provenance: everything a reader needs to trust a run, or to repeat it."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +21,7 @@ def provenance(model: Model, sources: Mapping[str, Any], seed: int, command: Seq
         "model": {
             "name": model.name,
             "sha256": model.sha256,
+            "tokenizer_sha256": _of_tokenizer(model),
             "kind": model.kind,
             "parameters": model.parameters(),
             "prompting": "chat" if model.encoder.chat else "plain",
@@ -26,3 +29,10 @@ def provenance(model: Model, sources: Mapping[str, Any], seed: int, command: Seq
         "data": sources,
         "seed": seed,
     }
+
+
+def _of_tokenizer(model: Model) -> str:
+    """Give a SHA-256 over what turns text into ids: vocabulary, chat template, stop tokens."""
+    tokenizer: Any = model.encoder.tokenizer
+    told = [sorted(tokenizer.get_vocab().items()), getattr(tokenizer, "chat_template", None), list(model.encoder.stops)]
+    return hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()

@@ -34,6 +34,13 @@ class Watch:
         if self._bar:
             self._bar.stop()
 
+    def say(self, told: str) -> None:
+        """Print a line of its own."""
+        if self._bar:
+            self._bar.console.print(told, highlight=False, soft_wrap=True)
+        else:
+            print(told, file=sys.stderr, flush=True)
+
     def advance(self, by: int, /, **facts: str) -> None:
         """Count `by` more units done and show `facts` beside them."""
         self._done += by

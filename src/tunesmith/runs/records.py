@@ -1,11 +1,14 @@
 """The records a run folder holds, one line or file each."""
 
+from typing import Literal
+
 from tunesmith.config import Record
 
 
 class Step(Record):
     """One optimizer step: `loss` is nats per answer token, `tokens` and `seconds` are sums so far;
-    `seconds` counts the steps alone, neither validation nor saving.
+    `seconds` counts the steps alone, neither validation nor saving. `rows` is how
+    many rows of this epoch have been learned from.
     """
 
     step: int
@@ -16,7 +19,21 @@ class Step(Record):
     tokens: int
     answer_tokens: int
     seconds: float
+    rows: int = 0
     validation_loss: float | None = None
+
+
+class Trouble(Record):
+    """A step that could not be taken or looks wrong, and the ids of the rows it was made of.
+
+    "not a number": the loss or the gradient was infinite or none; the weights
+    were left as they were. "spike": the step was taken, with a loss far above the recent ones.
+    """
+
+    step: int
+    kind: Literal["not a number", "spike"]
+    told: str
+    rows: tuple[str, ...]
 
 
 class Answer(Record):
@@ -76,3 +93,6 @@ class Summary(Record):
     unfinished_answers: int | None = None
     empty_answers: int | None = None
     stopped_early: bool = False
+    stopped_by: str | None = None
+    resumes: int = 0
+    skipped_steps: int = 0

@@ -17,9 +17,11 @@ import yaml
 from tunesmith.config import Record
 from tunesmith.data.ledger import Ledger
 from tunesmith.errors import FitError, RunError
-from tunesmith.runs.records import Answer, Score, Step, Summary
+from tunesmith.runs import lock
+from tunesmith.runs.records import Answer, Score, Step, Summary, Trouble
 
 R = TypeVar("R", bound=Record)
+LOGS: dict[type[Record], str] = {Step: "steps.jsonl", Trouble: "troubles.jsonl"}
 SPARE_BYTES = 64 * 2**20  # logs, answers and the report
 
 
@@ -60,10 +62,22 @@ class Run:
         """Tell whether the run came to its end."""
         return (self.folder / "DONE").is_file()
 
-    def append(self, record: Step) -> None:
-        """Add one step to the log."""
-        with (self.folder / "steps.jsonl").open("a", encoding="utf-8") as log:
+    def append(self, record: Step | Trouble) -> None:
+        """Add one line to the log of steps, or to that of troubles."""
+        with (self.folder / LOGS[type(record)]).open("a", encoding="utf-8") as log:
             log.write(record.model_dump_json() + "\n")
+
+    def copy_logs(self, folder: Path) -> None:
+        """Copy the logs into `folder`, where a checkpoint is being made."""
+        for name in LOGS.values():
+            if (self.folder / name).is_file():
+                shutil.copyfile(self.folder / name, folder / name)
+
+    def restore_logs(self, folder: Path | None) -> None:
+        """Put the logs back as they were at a checkpoint; None empties them, for a start from the beginning."""
+        for name in LOGS.values():
+            kept = folder / name if folder else None
+            self.write_text(name, kept.read_text(encoding="utf-8") if kept and kept.is_file() else "")
 
     def write_text(self, name: str, text: str) -> None:
         """Write a whole file aside, then put it in place in one move."""
@@ -113,6 +127,10 @@ class Run:
         """Give the training log, in order."""
         return list(self._lines("steps.jsonl", Step))
 
+    def troubles(self) -> list[Trouble]:
+        """Give the steps that were skipped or looked wrong, in order."""
+        return list(self._lines("troubles.jsonl", Trouble))
+
     def scores(self) -> list[Score]:
         """Give the scores; empty if the run evaluated nothing."""
         return list(self._lines("scores.jsonl", Score))
@@ -155,7 +173,9 @@ class Run:
 
 def vacant(folder: Path) -> None:
     """Refuse a folder that holds anything. Raises RunError."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    # A run killed in its first moments leaves its lock, and what was to become its recipe.
+    nothing = {lock.NAME, ".recipe.yaml.part"}
+    if folder.exists() and (not folder.is_dir() or any(path.name not in nothing for path in folder.iterdir())):
         raise RunError(f"{folder}: is not empty", fix="name a new folder; nothing is ever overwritten")
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C: the first asks for a clean end, the second ends at once."""
+"""Ctrl-C and SIGTERM: the first asks for a clean end, the second ends at once."""
 
 import signal
 import threading
@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class Wish:
-    """Whether someone has asked to stop."""
+    """Which signal has asked to stop, None so far."""
 
-    asked = False
+    by: signal.Signals | None = None
 
 
 @contextmanager
 def stop_on_interrupt() -> Iterator[Wish]:
-    """Give a wish that the first Ctrl-C sets, inside the block; the second raises KeyboardInterrupt as usual.
+    """Give a wish that the first signal sets, inside the block; a second acts as if nobody listened.
 
     Outside the main thread, where signals do not arrive, the wish stays unasked.
     """
@@ -23,14 +25,17 @@ def stop_on_interrupt() -> Iterator[Wish]:
     if threading.current_thread() is not threading.main_thread():
         yield wish
         return
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
 
     def ask(number: int, frame: FrameType | None) -> None:
-        wish.asked = True
+        wish.by = signal.Signals(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    signal.signal(signal.SIGINT, ask)
+    for number in SIGNALS:
+        signal.signal(number, ask)
     try:
         yield wish
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

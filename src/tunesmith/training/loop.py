@@ -2,11 +2,15 @@
 
 `steps` is a generator: it yields a record after every optimizer step, and its
 caller logs, saves, shows progress or stops. The loop knows no files and no
-method names.
+method names. Everything that a step depends on is a function of the recipe,
+the rows' ids and the step's number, or in the optimizer's state: a run that
+goes on from a checkpoint therefore takes the very steps it would have taken.
 """
 
 import math
+import statistics
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -16,27 +20,73 @@ import torch
 from tunesmith.data.encode import Encoded
 from tunesmith.data.pack import epoch_order, groups, pack, pack_padded
 from tunesmith.data.rows import draw
-from tunesmith.errors import RunError
+from tunesmith.errors import FitError, RunError
 from tunesmith.models.attention import PACKED, attending, can_pack
 from tunesmith.models.head import answer_logits, answer_loss
 from tunesmith.models.load import Model
 from tunesmith.recipe import Recipe
-from tunesmith.runs.records import Step
+from tunesmith.runs.records import Step, Trouble
 from tunesmith.training import batches
 from tunesmith.training.batches import Batch
 from tunesmith.training.optimizer import MasterAdamW, learning_rate_at
+
+SPIKE = 3.0  # times the median of the recent losses
+RECENT = 50
+FEW = 10  # losses before a median means anything
+
+Group = tuple[tuple[Encoded, ...], ...]
 
 
 @dataclass(frozen=True)
 class Plan:
     """The whole training laid out before it starts: groups of rows per step, epoch by epoch."""
 
-    epochs: tuple[tuple[tuple[tuple[Encoded, ...], ...], ...], ...]
+    epochs: tuple[tuple[Group, ...], ...]
 
     @property
     def steps(self) -> int:
         """Count the optimizer steps."""
         return sum(len(epoch) for epoch in self.epochs)
+
+    def after(self, step: int) -> Iterator["Place"]:
+        """Give what follows step number `step`: the rows of each step and where in its epoch it stands."""
+        number = 0
+        for epoch, planned in enumerate(self.epochs, 1):
+            rows = 0
+            for group in planned:
+                number += 1
+                rows += sum(map(len, group))
+                if number > step:
+                    yield Place(number, epoch, group, rows, last=group is planned[-1])
+
+
+@dataclass(frozen=True)
+class Place:
+    """One step of a plan; `rows` counts those of its epoch up to and with it, `last` ends the epoch."""
+
+    step: int
+    epoch: int
+    group: Group
+    rows: int
+    last: bool
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Name the rows of the step."""
+        return tuple(row.id for batch in self.group for row in batch)
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a run has behind it when it starts or goes on: its logs."""
+
+    steps: Sequence[Step] = ()
+    troubles: Sequence[Trouble] = ()
+
+    @property
+    def skipped(self) -> int:
+        """Count the steps that were passed over."""
+        return sum(trouble.kind == "not a number" for trouble in self.troubles)
 
 
 def lay_out(model: Model, rows: Sequence[Encoded], recipe: Recipe) -> Plan:
@@ -49,45 +99,53 @@ def lay_out(model: Model, rows: Sequence[Encoded], recipe: Recipe) -> Plan:
     return Plan(tuple(epochs))
 
 
-def steps(model: Model, plan: Plan, validation: Sequence[Encoded], recipe: Recipe) -> Iterator[Step]:
-    """Train, yielding a record after every optimizer step.
+def steps(
+    model: Model, optimizer: MasterAdamW, plan: Plan, validation: Sequence[Encoded], recipe: Recipe, past: Past
+) -> Iterator[Step | Trouble]:
+    """Train, yielding a record after every optimizer step, and one for each step that was skipped or looks wrong.
 
     The loss of a step is the mean over its answer tokens, however they are
     spread over micro batches. The validation loss is taken after each epoch.
-    Raises RunError if the loss stops being a number.
+    A step without a finite loss and gradient is not taken. Raises RunError
+    after `train.bad_steps` such steps, FitError if memory does not suffice.
     """
-    recipe = recipe.resolved(model.width)
-    optimizer = MasterAdamW(model.net.parameters(), recipe.train)
-    done = tokens = answer_tokens = 0
-    seconds = 0.0
-    for epoch, planned in enumerate(plan.epochs):
-        for number, group in enumerate(planned, 1):
-            started = time.perf_counter()
-            made = [make_batch(model, rows) for rows in group]
-            rate = learning_rate_at(done + 1, plan.steps, recipe.train)
-            done += 1
-            with _dropout_of(recipe.seed, done):
-                loss = _accumulate(model, made, optimizer)
-            norm = optimizer.step(rate, recipe.train.clip)
-            seconds += time.perf_counter() - started
-            tokens += sum(batch.tokens for batch in made)
-            answer_tokens += sum(batch.answer_tokens for batch in made)
-            if not math.isfinite(loss) or not math.isfinite(norm):
-                raise RunError(
-                    f"step {done}: the loss is {loss}, its gradient's norm {norm}", fix="lower train.learning_rate"
-                )
-            last = number == len(planned)
-            yield Step(
-                step=done,
-                epoch=epoch + 1,
-                loss=loss,
-                learning_rate=rate,
-                gradient_norm=norm,
-                tokens=tokens,
-                answer_tokens=answer_tokens,
-                seconds=seconds,
-                validation_loss=mean_loss(model, validation, recipe) if last and validation else None,
-            )
+    recent = deque((step.loss for step in past.steps[-RECENT:]), maxlen=RECENT)
+    skipped = past.skipped
+    last = past.steps[-1] if past.steps else None
+    tokens, answer_tokens, seconds = (last.tokens, last.answer_tokens, last.seconds) if last else (0, 0, 0.0)
+    for place in plan.after(last.step if last else 0):
+        started = time.perf_counter()
+        made = [make_batch(model, rows) for rows in place.group]
+        with _dropout_of(recipe.seed, place.step):
+            loss = _accumulate(model, made, optimizer)
+        norm = optimizer.norm()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            optimizer.forget()
+            skipped += 1
+            yield _not_a_number(place, loss, norm)
+            if skipped > recipe.train.bad_steps:
+                raise _too_many(place, loss, norm, skipped)
+            continue
+        rate = learning_rate_at(place.step, plan.steps, recipe.train)
+        optimizer.step(rate, recipe.train.clip, norm)
+        seconds += time.perf_counter() - started
+        tokens += sum(batch.tokens for batch in made)
+        answer_tokens += sum(batch.answer_tokens for batch in made)
+        if len(recent) >= FEW and loss > SPIKE * statistics.median(recent):
+            yield _spike(place, loss, statistics.median(recent))
+        recent.append(loss)
+        yield Step(
+            step=place.step,
+            epoch=place.epoch,
+            loss=loss,
+            learning_rate=rate,
+            gradient_norm=norm,
+            tokens=tokens,
+            answer_tokens=answer_tokens,
+            seconds=seconds,
+            rows=place.rows,
+            validation_loss=mean_loss(model, validation, recipe) if place.last and validation else None,
+        )
 
 
 def mean_loss(model: Model, rows: Sequence[Encoded], recipe: Recipe) -> float:
@@ -126,11 +184,43 @@ def _accumulate(model: Model, made: Sequence[Batch], optimizer: MasterAdamW) -> 
     model.net.train()
     with _attention(model):
         for batch in made:
-            loss = answer_loss(answer_logits(model.net, batch.inputs, batch.keep), batch.targets) / answers
-            loss.backward()  # type: ignore[no-untyped-call]
+            try:
+                loss = answer_loss(answer_logits(model.net, batch.inputs, batch.keep), batch.targets) / answers
+                loss.backward()  # type: ignore[no-untyped-call]
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as wrong:
+                raise _out_of_memory(batch, wrong) from wrong
             optimizer.collect()
             total += loss.item()
     return total
+
+
+def _out_of_memory(batch: Batch, wrong: BaseException) -> BaseException:
+    """Say what did not fit; an error of another kind is given back as it is."""
+    if type(wrong) is RuntimeError and "allocate memory" not in str(wrong):
+        return wrong
+    ids = batch.inputs["input_ids"]
+    return FitError(
+        f"out of memory at a batch of {ids.shape[0]} x {ids.shape[1]} tokens, {batch.answer_tokens} of them answer",
+        fix="-s train.gradient_checkpointing=true, or a smaller train.batch_tokens (with train.accumulate) "
+        "or length.max_tokens; what was saved goes on with --resume",
+    )
+
+
+def _not_a_number(place: Place, loss: float, norm: float) -> Trouble:
+    told = f"loss {loss}, gradient norm {norm}: the step was not taken"
+    return Trouble(step=place.step, kind="not a number", told=told, rows=place.ids)
+
+
+def _spike(place: Place, loss: float, usual: float) -> Trouble:
+    told = f"loss {loss:.3f}, {loss / usual:.1f} times the median of the last {RECENT} steps"
+    return Trouble(step=place.step, kind="spike", told=told, rows=place.ids)
+
+
+def _too_many(place: Place, loss: float, norm: float, skipped: int) -> RunError:
+    return RunError(
+        f"step {place.step}: the loss is {loss}, its gradient's norm {norm}; {skipped} steps could not be taken",
+        fix="look at the rows named in troubles.jsonl, or lower train.learning_rate",
+    )
 
 
 @contextmanager

@@ -1,13 +1,15 @@
 """AdamW on fp32 copies of the trainable weights, and the learning rate over time."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from tunesmith.errors import ConfigError
+from tunesmith.errors import ConfigError, RunError
 from tunesmith.recipe import Train
+
+_STATE = {"mean": "exp_avg", "square": "exp_avg_sq", "step": "step"}
 
 
 class MasterAdamW:
@@ -19,8 +21,10 @@ class MasterAdamW:
     batches equals one large batch.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], train: Train) -> None:
-        self.weights = [p for p in parameters if p.requires_grad]
+    def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], train: Train) -> None:
+        trained = {name: p for name, p in parameters if p.requires_grad}
+        self.names = list(trained)
+        self.weights = list(trained.values())
         self.masters = [p if p.dtype == torch.float32 else p.detach().float() for p in self.weights]
         self._sums = [torch.zeros_like(master) for master in self.masters]
         # Decay shrinks matrices; biases and norm scales have no reason to be near zero.
@@ -33,31 +37,80 @@ class MasterAdamW:
         self._adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=train.betas, fused=True)
 
     def collect(self) -> None:
-        """Add the network's gradients to the fp32 sums, and free them."""
-        for weight, total in zip(self.weights, self._sums, strict=True):
-            if weight.grad is not None:
-                total.add_(weight.grad)
-                weight.grad = None
+        """Add the network's gradients to the fp32 sums, and free them.
 
-    def step(self, learning_rate: float, clip: float) -> float:
-        """Clip the summed gradient, move the weights, and give the gradient's norm before clipping."""
+        Raises RunError if no trainable weight has one: something between the
+        weights and the loss has stopped passing gradients.
+        """
+        reached = [
+            (weight, total) for weight, total in zip(self.weights, self._sums, strict=True) if weight.grad is not None
+        ]
+        if not reached:
+            raise RunError(
+                "no trainable weight received a gradient", fix="report this: the method and this model do not fit"
+            )
+        for weight, total in reached:
+            total.add_(weight.grad)  # type: ignore[arg-type]
+            weight.grad = None
+
+    def norm(self) -> float:
+        """Give the norm of the summed gradient."""
+        return float(nn.utils.get_total_norm(self._sums))
+
+    @torch.no_grad()
+    def forget(self) -> None:
+        """Drop the summed gradient; the weights stay as they are."""
+        for total in self._sums:
+            total.zero_()
+
+    def step(self, learning_rate: float, clip: float, norm: float) -> None:
+        """Clip the summed gradient, whose norm is `norm`, and move the weights by it."""
         for master, total in zip(self.masters, self._sums, strict=True):
             master.grad = total
-        norm = float(nn.utils.clip_grad_norm_(self.masters, clip, error_if_nonfinite=False))
+        nn.utils.clip_grads_with_norm_(self.masters, clip, torch.tensor(norm))
         for group in self._adamw.param_groups:
             group["lr"] = learning_rate
-        if math.isfinite(norm):
-            self._adamw.step()
+        self._adamw.step()
         self._publish()
-        return norm
+        for master in self.masters:
+            master.grad = None
+        self.forget()
+
+    def state(self) -> dict[str, Tensor]:
+        """Give everything that the next step depends on: masters, moments and step counts, by weight name."""
+        tensors = {f"master/{name}": master.detach() for name, master in zip(self.names, self.masters, strict=True)}
+        for name, master in zip(self.names, self.masters, strict=True):
+            for ours, theirs in _STATE.items():
+                if master in self._adamw.state:
+                    tensors[f"{ours}/{name}"] = self._adamw.state[master][theirs]
+        return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+    @torch.no_grad()
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take back what `state` gave, and put the weights where it left them.
+
+        Raises RunError if it is of other weights.
+        """
+        wanted = {f"master/{name}" for name in self.names}
+        odd = sorted(wanted ^ {name for name in tensors if name.startswith("master/")})
+        if odd:
+            raise RunError(
+                f"the checkpoint and the model differ in the weight {odd[0].removeprefix('master/')}",
+                fix="go on with the versions of peft and transformers that began the run",
+            )
+        for name, master in zip(self.names, self.masters, strict=True):
+            master.copy_(tensors[f"master/{name}"])
+            held = {theirs: tensors[f"{ours}/{name}"] for ours, theirs in _STATE.items() if f"{ours}/{name}" in tensors}
+            if held:
+                self._adamw.state[master] = {key: value.to(master.device).clone() for key, value in held.items()}
+        self._publish()
 
     @torch.no_grad()
     def _publish(self) -> None:
-        for weight, master, total in zip(self.weights, self.masters, self._sums, strict=True):
+        """Give the network its weights, rounded to its dtype."""
+        for weight, master in zip(self.weights, self.masters, strict=True):
             if master is not weight:
                 weight.copy_(master)
-            master.grad = None
-            total.zero_()
 
 
 def learning_rate_at(step: int, steps: int, train: Train) -> float:

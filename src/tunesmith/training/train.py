@@ -1,5 +1,6 @@
 """The verb `train`: a recipe becomes a run folder with trained weights."""
 
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,27 +8,38 @@ from pathlib import Path
 from tunesmith import methods
 from tunesmith.adapters import folder as adapters
 from tunesmith.data.task import Task, load_task
-from tunesmith.errors import FitError
+from tunesmith.errors import FitError, RunError
 from tunesmith.models import device
 from tunesmith.models.load import Model, find, load, load_encoder
 from tunesmith.models.provenance import provenance
 from tunesmith.recipe import Full, Recipe
+from tunesmith.runs.checkpoint import Checkpoint, newest, remove
+from tunesmith.runs.lock import only_writer
 from tunesmith.runs.progress import Watch
-from tunesmith.runs.records import Step, Summary
+from tunesmith.runs.records import Step, Summary, Trouble
 from tunesmith.runs.run import Run, vacant
 from tunesmith.training.interrupt import stop_on_interrupt
-from tunesmith.training.loop import lay_out, mean_loss, steps
+from tunesmith.training.loop import Past, lay_out, mean_loss, steps
+from tunesmith.training.optimizer import MasterAdamW
 from tunesmith.training.prepare import Prepared, prepare_rows
+from tunesmith.training.resume import Begun, refuse_changes, restore, save
 
 
-def train(recipe: Recipe, folder: Path, task: Task | None = None, command: Sequence[str] = ()) -> Run:
-    """Train as the recipe says, into the new run folder `folder`.
+def train(
+    recipe: Recipe, folder: Path, task: Task | None = None, command: Sequence[str] = (), resume: bool = False
+) -> Run:
+    """Train as the recipe says, into the run folder `folder`.
 
     Everything that can be refused is refused before the weights are loaded.
-    Ctrl-C ends after the current step and keeps what was learned. Raises
-    TunesmithError.
+    The first Ctrl-C or SIGTERM ends after the current step, with a checkpoint.
+    `resume` goes on where the run in `folder` stopped, from the start if it had
+    no checkpoint yet, and gives a finished run back as it is. Raises TunesmithError.
     """
-    vacant(folder)
+    if resume and Run(folder).done:
+        return Run.open(folder)
+    begun_before = resume and (folder / "recipe.yaml").is_file()
+    if not begun_before:
+        vacant(folder)
     task = task or load_task(recipe.task)
     place = find(recipe.model)
     encoder = load_encoder(place, recipe.prompting)
@@ -35,11 +47,21 @@ def train(recipe: Recipe, folder: Path, task: Task | None = None, command: Seque
     model = load(place, encoder, recipe.dtype)
     check_context(model, recipe)
     recipe = recipe.resolved(model.width)
-    run = Run.create(folder, {"verb": "train", **recipe.model_dump(mode="json")}, _disk_bytes(model, recipe))
-    run.write_json("ledger.json", prepared.ledger.model_dump())
-    run.write_json("provenance.json", provenance(model, prepared.sources, recipe.seed, command))
-    methods.prepare(model.net, recipe.method, recipe.seed)
-    run.finish(_learn(model, prepared, recipe, run))
+    asked = {"verb": "train", **recipe.model_dump(mode="json")}
+    origin = provenance(model, prepared.sources, recipe.seed, command)
+    with only_writer(folder):
+        if begun_before:
+            run = Run.open(folder)
+            refuse_changes(run, asked, origin)
+        else:
+            run = Run.create(folder, asked, _disk_bytes(model, recipe))
+        run.write_json("ledger.json", prepared.ledger.model_dump())
+        if not (folder / "provenance.json").is_file():
+            run.write_json("provenance.json", origin)
+        methods.prepare(model.net, recipe.method, recipe.seed)
+        run.finish(_learn(model, prepared, recipe, run))
+        if run.done:
+            remove(folder / "checkpoints")
     return run
 
 
@@ -55,39 +77,73 @@ def check_context(model: Model, recipe: Recipe) -> None:
 def _learn(model: Model, prepared: Prepared, recipe: Recipe, run: Run) -> Summary:
     """Go through the loop, log each step, save on the way and at the end; give the summary."""
     plan = lay_out(model, prepared.rows, recipe)
+    if recipe.train.gradient_checkpointing:
+        model.net.gradient_checkpointing_enable({"use_reentrant": False})
+    optimizer = MasterAdamW(model.net.named_parameters(), recipe.train)
+    checkpoints = run.folder / "checkpoints"
+    found = newest(checkpoints, lambda told: print(told, file=sys.stderr))
+    past = restore(run, optimizer, found)
     device.reset_peak()
-    before = mean_loss(model, prepared.validation, recipe) if prepared.validation else None
+    begun = _begin(model, prepared, recipe, found)
     every = recipe.train.checkpoint_every
     started = time.perf_counter()
-    log: list[Step] = []
+    log = list(past.steps)
     with stop_on_interrupt() as wish, Watch("train", plan.steps) as watch:
-        for step in steps(model, plan, prepared.validation, recipe):
-            run.append(step)
-            log.append(step)
-            watch.advance(1, **_shown(step))
-            if wish.asked:
+        watch.advance(len(log))
+        for event in steps(model, optimizer, plan, prepared.validation, recipe, past):
+            run.append(event)
+            if isinstance(event, Trouble):
+                watch.say(f"step {event.step}: {event.told}; rows {', '.join(event.rows[:3])}")
+                continue
+            log.append(event)
+            watch.advance(1, **_shown(event))
+            if wish.by or (every and event.step % every == 0 and event.step < plan.steps):
+                save(run, optimizer, event.step, begun)
+            if wish.by:
                 break
-            if every and step.step % every == 0 and step.step < plan.steps:
-                adapters.save(model, recipe, run.folder / "checkpoints")
     seconds = time.perf_counter() - started
-    adapter = adapters.save(model, recipe, run.folder / "checkpoints")
+    if not log:
+        raise RunError("no step could be taken", fix="look at the rows named in troubles.jsonl")
+    adapter = adapters.save(model, recipe, checkpoints)
+    facts = _summary(model, log, begun)
+    finished = wish.by is None
+    return facts.model_copy(
+        update={
+            "seconds": seconds,
+            "artifact_bytes": adapters.size_bytes(adapter.folder),
+            "planned_steps": plan.steps,
+            "stopped_early": not finished,
+            "stopped_by": wish.by.name if wish.by else None,
+            "skipped_steps": Past(log, run.troubles()).skipped,
+        }
+    )
+
+
+def _begin(model: Model, prepared: Prepared, recipe: Recipe, found: Checkpoint | None) -> Begun:
+    """Take the validation loss before anything is learned; a resumed run has taken it."""
+    if found is not None:
+        begun = Begun.parse(dict(found.facts), where=str(found.folder))
+        return begun.model_copy(update={"resumes": begun.resumes + 1})
+    before = mean_loss(model, prepared.validation, recipe) if prepared.validation else None
+    return Begun(first_validation_loss=before)
+
+
+def _summary(model: Model, log: Sequence[Step], begun: Begun) -> Summary:
     last = log[-1]
     return Summary(
         tokens=last.tokens,
         answer_tokens=last.answer_tokens,
-        seconds=seconds,
+        seconds=last.seconds,
         tokens_per_second=last.tokens / last.seconds,
         peak_memory_bytes=device.peak_bytes(),
         total_parameters=model.parameters(),
         trainable_parameters=model.parameters(trainable=True),
-        artifact_bytes=adapters.size_bytes(adapter.folder),
         steps=last.step,
-        planned_steps=plan.steps,
         first_loss=log[0].loss,
         final_loss=last.loss,
-        first_validation_loss=before,
+        first_validation_loss=begun.first_validation_loss,
         validation_loss=next((s.validation_loss for s in reversed(log) if s.validation_loss is not None), None),
-        stopped_early=last.step < plan.steps,
+        resumes=begun.resumes,
     )
 
 
@@ -97,6 +153,8 @@ def _shown(step: Step) -> dict[str, str]:
 
 
 def _disk_bytes(model: Model, recipe: Recipe) -> int:
-    """Give the room that two saves take, since the old one goes only after the new one is whole."""
-    weights = model.parameters() * model.dtype.torch.itemsize
-    return 2 * weights if isinstance(recipe.method, Full) else weights // 4
+    """Give the room that the result and two checkpoints take: a master and two moments in fp32 for each weight."""
+    weights = model.parameters()
+    if isinstance(recipe.method, Full):
+        return weights * (model.dtype.torch.itemsize + 2 * 12)
+    return weights // 4

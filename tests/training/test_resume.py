@@ -1,0 +1,279 @@
+"""Killed anywhere and resumed == never killed, bit for bit."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.test_cli import call
+from tests.training.test_train import recipe_for
+from tunesmith.data.task import read_task
+from tunesmith.errors import FitError, RunError
+from tunesmith.recipe import Recipe, make_recipe
+from tunesmith.runs import checkpoint
+from tunesmith.runs.lock import only_writer
+from tunesmith.runs.run import Run
+from tunesmith.training import loop
+from tunesmith.training.resume import differences
+from tunesmith.training.train import train
+
+# Children come from a clean process that has imported everything and computed nothing.
+CHILDREN = multiprocessing.get_context("forkserver")
+CHILDREN.set_forkserver_preload(["tunesmith.training.train", "tunesmith.data.task"])
+SETTINGS = ("train.epochs=2", "limit.train=40", "train.checkpoint_every=2", "train.batch_tokens=256")
+
+
+def dies_at(event):
+    """Let this process be killed at the n-th of: a line added to a log, a file or folder brought to disk."""
+    count, fsync, append = [0], os.fsync, Run.append
+
+    def counted():
+        count[0] += 1
+        if count[0] == event:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def dying_fsync(handle):
+        counted()
+        fsync(handle)
+
+    def dying_append(self, record):
+        append(self, record)
+        counted()
+
+    os.fsync, Run.append = dying_fsync, dying_append
+    return count
+
+
+def child(recipe, folder, task_file, event, events):
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    torch.set_num_threads(1)
+    count = dies_at(event)
+    train(Recipe.model_validate(recipe), Path(folder), read_task(Path(task_file)), resume=True)
+    events.value = count[0]
+
+
+def run_child(recipe, folder, task_file, event=0, seconds=None):
+    """Train in a process of its own; give its exit code and how many events it saw."""
+    events = CHILDREN.Value("i", 0)
+    arguments = (recipe.model_dump(mode="json"), str(folder), str(task_file), event, events)
+    process = CHILDREN.Process(target=child, args=arguments)
+    process.start()
+    if seconds is not None:
+        time.sleep(seconds)
+        process.kill()
+    process.join()
+    return process.exitcode, events.value
+
+
+def outcome(folder):
+    """Give the bytes of the weights, and the log without its clock."""
+    run = Run.open(folder)
+    assert run.done
+    kind = "adapter/adapter_model" if (folder / "checkpoints/adapter").exists() else "model/model"
+    log = [step.model_copy(update={"seconds": 0.0}) for step in run.steps()]
+    return (folder / "checkpoints" / f"{kind}.safetensors").read_bytes(), log
+
+
+@pytest.mark.parametrize(("kind", "method"), [("chat", "lora"), ("chat", "full"), ("t5", "lora")])
+def test_killed_anywhere_and_resumed_equals_never_killed(tiny, colours_file, tmp_path, kind, method):
+    settings = [*SETTINGS, f"method={method}", "train.accumulate=2"]
+    recipe = recipe_for(tiny(kind), *settings, task=str(colours_file))
+    if method == "lora":
+        recipe = recipe.model_copy(update={"method": recipe.method.model_copy(update={"dropout": 0.2})})
+    code, events = run_child(recipe, tmp_path / "whole", colours_file)
+    assert code == 0
+    expected = outcome(tmp_path / "whole")
+    draw, kills = random.Random(f"{kind}/{method}"), 0
+    for number in range(2):
+        folder = tmp_path / f"killed-{number}"
+        for _ in range(5):
+            code, _ = run_child(recipe, folder, colours_file, event=draw.randint(1, events // 2))
+            kills += code == -signal.SIGKILL
+        code, _ = run_child(recipe, folder, colours_file)
+        assert code == 0
+        assert outcome(folder) == expected
+    assert kills >= 6
+
+
+def test_killed_at_any_moment_and_resumed_equals_never_killed(tiny, colours_file, tmp_path):
+    recipe = recipe_for(tiny("chat"), *SETTINGS, "train.epochs=6", task=str(colours_file))
+    began = time.monotonic()
+    assert run_child(recipe, tmp_path / "whole", colours_file)[0] == 0
+    took, draw = time.monotonic() - began, random.Random(1)
+    for _ in range(4):
+        run_child(recipe, tmp_path / "killed", colours_file, seconds=draw.uniform(0.3, 0.9) * took)
+    assert run_child(recipe, tmp_path / "killed", colours_file)[0] == 0
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+
+
+@pytest.fixture
+def stopped(tiny, colours_file, tmp_path):
+    """A run that died after some checkpoints, and its recipe."""
+    recipe = recipe_for(tiny("chat"), *SETTINGS, task=str(colours_file))
+    _, events = run_child(recipe, tmp_path / "whole", colours_file)
+    code, _ = run_child(recipe, tmp_path / "run", colours_file, event=events - 12)
+    assert code == -signal.SIGKILL
+    assert checkpoint.newest(tmp_path / "run" / "checkpoints").step >= 4
+    return tmp_path / "run", recipe, read_task(colours_file)
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_the_result_is_the_same(stopped, tmp_path, colours_file, capsys):
+    folder, recipe, _ = stopped
+    newest = checkpoint.newest(folder / "checkpoints").folder
+    weights = newest / "optimizer.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-100] ^= 4
+    weights.write_bytes(content)
+    assert run_child(recipe, folder, colours_file)[0] == 0
+    assert outcome(folder) == outcome(tmp_path / "whole")
+    assert (newest.with_name(newest.name + ".corrupt")).is_dir()
+
+
+def test_resuming_another_recipe_or_other_data_is_refused_by_name(stopped):
+    folder, recipe, task = stopped
+    other = recipe.model_copy(update={"train": recipe.train.model_copy(update={"learning_rate": 0.5})})
+    with pytest.raises(RunError, match="train.learning_rate: .* then, 0.5 now"):
+        train(other, folder, task, resume=True)
+    file = task.source.train.file
+    file.write_text(file.read_text() + json.dumps({"id": "new", "thing": "sea", "colour": "blue"}) + "\n")
+    with pytest.raises(RunError, match="data.train"):
+        train(recipe, folder, task, resume=True)
+
+
+def test_resuming_on_another_base_is_refused(stopped):
+    folder, recipe, task = stopped
+    told = json.loads((folder / "provenance.json").read_text())
+    told["model"]["sha256"] = "0" * 64
+    (folder / "provenance.json").write_text(json.dumps(told))
+    with pytest.raises(RunError, match="model.sha256: 0000"):
+        train(recipe, folder, task, resume=True)
+
+
+def test_a_run_without_resume_is_never_overwritten(stopped):
+    folder, recipe, task = stopped
+    with pytest.raises(RunError, match="is not empty"):
+        train(recipe, folder, task)
+
+
+def test_two_processes_cannot_write_one_run(stopped):
+    folder, recipe, task = stopped
+    with only_writer(folder), pytest.raises(RunError, match="another process is writing"):
+        train(recipe, folder, task, resume=True)
+
+
+def test_a_full_disk_stops_with_the_last_checkpoint_intact(stopped, monkeypatch):
+    folder, recipe, task = stopped
+    before = checkpoint.newest(folder / "checkpoints").step
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tunesmith.training.resume.save_file", full)
+    with pytest.raises(FitError, match="disk is full; earlier checkpoints are as they were"):
+        train(recipe, folder, task, resume=True)
+    assert checkpoint.newest(folder / "checkpoints").step == before
+
+
+def test_a_finished_run_is_given_back_as_it_is(tiny, colours, tmp_path):
+    recipe = recipe_for(tiny("chat"), "limit.train=8")
+    run = train(recipe, tmp_path / "run", colours, resume=True)
+    files = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
+    assert train(recipe, tmp_path / "run", colours, resume=True) == run
+    assert files == {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_at_the_steps_edge_and_says_how_to_go_on(
+    tiny, colours_file, tmp_path, monkeypatch, capsys, number, code
+):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe_for(tiny("chat"), *SETTINGS, task=str(colours_file)).to_yaml())
+    assert call(monkeypatch, capsys, "train", path, tmp_path / "whole")[0] == 0
+    real = loop._accumulate
+
+    def interrupted(model, made, optimizer):
+        os.kill(os.getpid(), number)
+        return real(model, made, optimizer)
+
+    monkeypatch.setattr(loop, "_accumulate", interrupted)
+    for step in (1, 2):
+        ended, _, errors = call(monkeypatch, capsys, "train", path, tmp_path / "run", "--resume")
+        assert ended == code
+        assert f"stopped at step {step} of" in errors
+        assert "--resume" in errors
+    assert json.loads((tmp_path / "run/summary.json").read_text())["stopped_by"] == number.name
+    monkeypatch.setattr(loop, "_accumulate", real)
+    assert call(monkeypatch, capsys, "train", path, tmp_path / "run", "--resume")[0] == 0
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+    assert Run.open(tmp_path / "run").summary().resumes == 2
+    ended, out, _ = call(monkeypatch, capsys, "train", path, tmp_path / "run", "--resume")
+    assert (ended, "has come to its end" in out) == (0, True)
+
+
+def test_a_step_that_is_not_a_number_leaves_the_weights_and_names_its_rows(tiny, colours, tmp_path, monkeypatch):
+    recipe = recipe_for(tiny("chat"), "limit.train=40", "train.batch_tokens=256", "train.bad_steps=1")
+    real, seen = loop._accumulate, []
+
+    def poisoned(model, made, optimizer):
+        loss = real(model, made, optimizer)
+        seen.append([weight.clone() for weight in optimizer.weights])
+        return float("nan") if len(seen) == 2 else loss
+
+    monkeypatch.setattr(loop, "_accumulate", poisoned)
+    run = train(recipe, tmp_path / "run", colours)
+    (trouble,) = run.troubles()
+    assert (trouble.step, trouble.kind) == (2, "not a number")
+    assert all(torch.equal(a, b) for a, b in zip(seen[1], seen[2], strict=True))
+    assert [step.step for step in run.steps()][:2] == [1, 3]
+    ids = {row.id for row in colours.rows("train")}
+    assert trouble.rows
+    assert set(trouble.rows) <= ids
+    assert run.summary().skipped_steps == 1
+
+
+def test_a_spike_is_told_with_its_rows(tiny, colours, tmp_path, monkeypatch):
+    recipe = recipe_for(tiny("chat"), "train.epochs=4", "limit.train=40", "train.batch_tokens=256")
+    real, seen = loop._accumulate, []
+
+    def spiking(model, made, optimizer):
+        seen.append(1)
+        return real(model, made, optimizer) * (10 if len(seen) == 12 else 1)
+
+    monkeypatch.setattr(loop, "_accumulate", spiking)
+    run = train(recipe, tmp_path / "run", colours)
+    (trouble,) = run.troubles()
+    assert (trouble.step, trouble.kind) == (12, "spike")
+    assert len(run.steps()) == run.summary().planned_steps
+
+
+def test_running_out_of_memory_names_the_batch_and_what_to_change(tiny, colours, tmp_path, monkeypatch):
+    def greedy(*_):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:120] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(loop, "answer_logits", greedy)
+    no_validation = colours.model_copy(update={"source": colours.source.model_copy(update={"validation": None})})
+    with pytest.raises(FitError, match=r"out of memory at a batch of 1 x \d+ tokens") as error:
+        train(recipe_for(tiny("chat")), tmp_path / "run", no_validation)
+    assert "gradient_checkpointing" in error.value.fix
+
+
+@pytest.mark.parametrize("kind", ["chat", "t5"])
+def test_gradient_checkpointing_changes_no_number(tiny, colours, tmp_path, kind):
+    settings = ("limit.train=24", "method.dropout=0.2")
+    plain = train(recipe_for(tiny(kind), *settings), tmp_path / "plain", colours)
+    saving = train(recipe_for(tiny(kind), *settings, "train.gradient_checkpointing=true"), tmp_path / "saving", colours)
+    for one, other in zip(plain.steps(), saving.steps(), strict=True):
+        assert one.loss == pytest.approx(other.loss, rel=1e-6)
+        assert one.gradient_norm == pytest.approx(other.gradient_norm, rel=1e-5)
+
+
+def test_differences_are_named_with_both_values():
+    before, now = {"a": {"b": 1, "c": (1, 2)}, "d": 3}, {"a": {"b": 2, "c": [1, 2]}, "e": 4}
+    assert differences(before, now) == ["a.b: 1 then, 2 now", "d: 3 then, None now", "e: None then, 4 now"]
+    assert differences(make_recipe({}).model_dump(), make_recipe({}).model_dump()) == []
