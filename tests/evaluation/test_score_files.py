@@ -39,6 +39,10 @@ def test_fields_can_be_named(tmp_path):
 @pytest.mark.parametrize(("said", "wanted", "message"), [
     (["a", "b"], ["a"], "2 predictions in .* 1 references in"),
     (['{"id": 1, "prediction": "a"}'], ['{"id": 2, "reference": "a"}'], "no row with the id '1'"),
+    (['{"id": 1, "prediction": "a"}'], ['{"id": 1, "reference": "a"}', '{"id": 2, "reference": "a"}'], "id '2'"),
+    (['{"prediction": NaN}'], ['{"reference": "a"}'], "is nan, no text"),
+    (['{"prediction": ["a"]}'], ['{"reference": "a"}'], "no text"),
+    (['{"prediction": "a"}'], ['{"reference": ["a", null]}'], "is None, no text"),
     (['{"guess": "a"}'], ['{"reference": "a"}'], "none of the fields prediction, answer"),
     (['{"prediction": null}'], ['{"reference": "a"}'], "has no field 'prediction'"),
 ])  # fmt: skip
@@ -84,3 +88,18 @@ def test_it_is_said_that_lines_cannot_show_the_union_over_lines(tmp_path):
     assert "rougeLsum equals rougeL" in score_pairs(read_pairs(said, [said]), ["rougeLsum"]).table()
     rows = write(tmp_path / "said.jsonl", {"prediction": "a\nb", "references": ["a\nb"]})
     assert "equals" not in score_pairs(read_pairs(rows), ["rougeLsum"]).table()
+
+
+def test_other_predictions_are_brought_into_the_same_order(tmp_path):
+    wanted = write(tmp_path / "wanted.jsonl", *({"id": i, "reference": "yes" if i < 3 else "no"} for i in range(6)))
+    rows = [{"id": i, "prediction": "yes" if i % 2 else "no"} for i in range(6)]
+    one = read_pairs(write(tmp_path / "one.jsonl", *rows), [wanted])
+    other = read_pairs(write(tmp_path / "other.jsonl", *reversed(rows)), [wanted])
+    (found,) = score_pairs(one, ["accuracy"], against=other).differences
+    assert (found.difference, found.low, found.high) == (0, 0, 0)
+    less = read_pairs(
+        write(tmp_path / "less.jsonl", *rows[:2]),
+        [write(tmp_path / "w.jsonl", *[{"id": i, "reference": "yes"} for i in range(2)])],
+    )
+    with pytest.raises(DataError, match="different ids"):
+        score_pairs(one, ["accuracy"], against=less)

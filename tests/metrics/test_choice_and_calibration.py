@@ -4,7 +4,7 @@ import sklearn.metrics
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.errors import DataError
+from tunesmith.errors import DataError, TunesmithError
 from tunesmith.metrics import calibration, choice
 
 SURE = [0.95, 0.85, 0.75, 0.65]
@@ -53,6 +53,24 @@ def test_selective_accuracy_answers_the_surest_rows():
     assert calibration.selective_accuracy(SURE, RIGHT) == 1
     assert calibration.selective_area(SURE, RIGHT) == pytest.approx((1 + 1 / 2 + 2 / 3 + 3 / 4) / 4)
     assert calibration.selective_accuracy([0.5] * 4, RIGHT) == 0.75
+
+
+def test_a_constant_confidence_equal_to_the_accuracy_is_calibrated():
+    for by in ("width", "mass"):
+        assert calibration.expected_error([0.5] * 100, [0, 1] * 50, 10, by) == pytest.approx(0)
+
+
+@pytest.mark.parametrize("wrong", [
+    lambda: calibration.expected_error(SURE, RIGHT, by="Mass"), lambda: calibration.expected_error(SURE, RIGHT, bins=0),
+    lambda: choice.normalised([-1.0], ["a"], "char"), lambda: choice.credit([float("nan"), 1.0], 1),
+    lambda: choice.credit([1.0], 7), lambda: calibration.brier(np.array([[70, 20, 10]]), [0]),
+    lambda: calibration.brier(np.array([[0.5, 0.5]]), [-1]), lambda: calibration.brier(np.zeros((0, 2)), []),
+    lambda: calibration.brier(np.array([[0.5, 0.5]] * 2), [0]),
+    lambda: calibration.expected_error([0.5], [float("nan")]),
+])  # fmt: skip
+def test_wrong_options_and_numbers_are_refused(wrong):
+    with pytest.raises(TunesmithError):
+        wrong()
 
 
 @given(PAIRS, st.randoms(), st.sampled_from(["width", "mass"]))

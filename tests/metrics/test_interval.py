@@ -7,7 +7,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.errors import DataError
+from tunesmith.errors import ConfigError, DataError
 from tunesmith.metrics import metric
 from tunesmith.metrics.interval import (
     bootstrap,
@@ -68,8 +68,9 @@ def test_wilson_as_by_hand_and_as_scipy():
     for right, n in ((0, 5), (5, 5), (37, 80)):
         theirs = scipy.stats.binomtest(right, n).proportion_ci(method="wilson")
         assert wilson(right, n)[1:] == pytest.approx((theirs.low, theirs.high), abs=1e-12)
-    with pytest.raises(DataError, match="no rows"):
-        wilson(0, 0)
+    for right, n in ((0, 0), (11, 10)):
+        with pytest.raises(DataError, match="is no share"):
+            wilson(right, n)
 
 
 def test_a_share_of_right_answers_never_claims_certainty():
@@ -108,8 +109,8 @@ def test_mcnemar_as_by_hand_and_as_the_sign_flip_of_right_answers():
 
 @given(st.integers(0, 30), st.integers(0, 30))
 def test_mcnemar_equals_the_binomial_test(only_a, only_b):
-    a, b = [True] * only_a + [False] * only_b, [False] * only_a + [True] * only_b
-    expected = scipy.stats.binomtest(only_a, only_a + only_b).pvalue if a else 1
+    a, b = [True] * only_a + [False] * only_b + [True], [False] * only_a + [True] * only_b + [True]
+    expected = scipy.stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1
     assert mcnemar(a, b) == pytest.approx(expected)
 
 
@@ -121,10 +122,11 @@ def test_holm_as_by_hand():
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_lies_between_no_correction_and_bonferronis(p_values):
+    n, order = len(p_values), sorted(p_values)
     for p, adjusted in zip(p_values, holm(p_values), strict=True):
-        assert p <= adjusted <= min(1, p * len(p_values)) + 1e-12 or adjusted == max(
-            other for other, q in zip(holm(p_values), p_values, strict=True) if q <= p
-        )
+        by_hand = max(min(1.0, (n - j) * q) for j, q in enumerate(order) if q <= p)
+        assert adjusted == pytest.approx(by_hand)
+        assert p <= adjusted <= min(1.0, n * p) + 1e-12
 
 
 def test_the_smallest_detectable_difference_is_found_with_the_stated_power():
@@ -214,3 +216,24 @@ def test_different_numbers_of_rows_are_refused():
 def test_one_row_has_an_interval_too():
     assert bootstrap(ROUGE, np.array([[0.5]])) == (0.5, 0.5, 0.5)
     assert math.isclose(partial(bootstrap, method="bca")(ROUGE, np.array([[0.5]])).value, 0.5)
+
+
+@pytest.mark.parametrize("scale", [1e-13, 1.0, 1e9])
+def test_ties_count_as_extreme_at_any_scale(scale):
+    differences = np.array([0.1, 0.2, 0.3, -0.1, 0.2, -0.3, 0.1, 0.2]) * scale
+    signs = np.array(np.meshgrid(*[[1, -1]] * 8)).reshape(8, -1).T
+    whole = np.round(np.abs(signs @ np.array([1, 2, 3, -1, 2, -3, 1, 2]))).astype(int)
+    assert sign_flip(differences) == pytest.approx((whole >= 7).mean())
+
+
+def test_mcnemar_is_quick_and_refuses_other_rows():
+    assert mcnemar([True] * 20_000 + [False] * 20_000, [False] * 20_000 + [True] * 20_000) == 1
+    with pytest.raises(DataError):
+        mcnemar([True], [False] * 10)
+    with pytest.raises(DataError):
+        mcnemar([], [])
+
+
+def test_an_unknown_bootstrap_is_refused():
+    with pytest.raises(ConfigError, match="there is no bootstrap 'BCA'"):
+        bootstrap(ROUGE, np.ones((2, 1)), method="BCA")

@@ -97,13 +97,15 @@ def test_signs_tell_labels_apart():
         assert value(name, ["1", "1"], ["-1", "1"]) < 1
         assert value(name, ["-1", "C#", "+"], ["-1", "C++", "-"]) < 1
         assert value(name, ["**Yes**.", " no "], ["yes", "No"]) == 1
+        assert value(name, ["«yes»\r\n", "_no_\u2014"], ["yes", "no"]) == 1
+        assert value(name, ["\ufeffनहीं।", "हाँ"], ["नहीं", "हाँ"]) == 1
     with pytest.raises(DataError, match="row 2 is no label"):
         metric("macro_f1").stats(["a", "b"], [("a",), ("...",)])
 
 
 @pytest.mark.parametrize(("text", "number"), [
     ("GPT-4: 3.5", 3.5), ("1,000", 1000), ("-2", -2), ("score:-3", -3), ("３．５", 3.5), ("1e-3", 0.001), ("a1", None),
-    ("4 of 5", 4), (".5", 0.5), ("1e999", None),
+    ("4 of 5", 4), (".5", 0.5), ("1e999", None), ("\u22125", -5), ("4.5kg", 4.5), ("1,000km", 1000), ("5\u00b2", 5),
 ])  # fmt: skip
 def test_the_first_number_that_stands_alone_counts(text, number):
     found = labels._number(text)

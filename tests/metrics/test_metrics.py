@@ -45,6 +45,8 @@ def test_no_answers_are_no_score(name):
         metric(name).stats(["1", "2"], [("1",), ()])
     with pytest.raises(DataError, match="1 answers, 2 references"):
         metric(name).stats(["1"], [("1",), ("2",)])
+    with pytest.raises(DataError, match="nan is float, not text"):
+        metric(name).stats([float("nan")], [("1",)])
 
 
 def test_a_score_that_is_no_number_is_refused():
@@ -67,5 +69,7 @@ def test_an_unknown_metric_is_answered_with_the_nearest():
         with pytest.raises(ConfigError) as error:
             metric(wrong)
         assert right in error.value.fix
-    with pytest.raises(ConfigError, match="below 1"):
+    with pytest.raises(ConfigError, match="names two tokenizers"):
+        metric("rouge1+zh+ja")
+    with pytest.raises(ConfigError, match="outside 1 to 10"):
         metric("rougeW:0.5")

@@ -272,10 +272,12 @@ def test_every_choice_is_in_the_signature():
 
 
 @pytest.mark.parametrize(("kind", "options", "fix"), [
-    ("rougeQ", {}, "did you mean 'rouge"), ("rouge10", {}, "did you mean"), ("rougeW:0.5", {}, "1 or more"),
+    ("rougeQ", {}, "did you mean 'rouge"), ("rouge10", {}, "did you mean"), ("rougeW:0.5", {}, "1.2 is usual"),
     ("rouge1", {"stemmer": "prter"}, "did you mean 'porter'?"), ("rouge1", {"tokenizer": "zhh"}, "'zh'"),
     ("rouge1", {"multi": "bets"}, "did you mean 'best'?"), ("rouge1", {"variant": "papr"}, "did you mean 'paper'?"),
-    ("rouge1", {"alpha": 2.0}, "from 0 to 1"),
+    ("rouge1", {"alpha": 2.0}, "from 0 to 1"), ("rougeW:999", {}, "1.2 is usual"),
+    ("rouge1", {"stem": "porter"}, "did you mean 'stemmer'?"),
+    ("rouge1", {"stopwords": "the"}, "a collection of words"),
 ])  # fmt: skip
 def test_a_wrong_kind_or_option_is_refused(kind, options, fix):
     with pytest.raises(ConfigError) as error:
@@ -288,5 +290,16 @@ def test_nothing_to_score_is_refused():
         rouge.score("a", [])
     with pytest.raises(DataError, match="no predictions"):
         rouge.corpus([], [])
+    with pytest.raises(DataError, match="one text in place of a list"):
+        rouge.corpus("ab", "ab")
     with pytest.raises(DataError, match="2 predictions, 1 references"):
         rouge.corpus(["a", "b"], ["a"])
+
+
+def test_any_gap_and_long_texts_are_counted_without_being_kept():
+    text = " ".join(f"w{i}" for i in range(300))
+    assert f1(text, text, "rougeS") == f1("a b", "a b", "rougeS20000000") == 1
+    assert rouge.signature(stopwords={"a"}) != rouge.signature(stopwords={"the"})
+    kept = rouge._counting({}).cut(text)
+    kept.pairs(None)
+    assert list(kept._made) in ([], [1])

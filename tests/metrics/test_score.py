@@ -15,7 +15,7 @@ def test_each_metric_is_marked_with_its_interval_and_signature():
         assert mark.low <= mark.value <= mark.high
         assert (mark.n, mark.empty) == (3, 1)
     assert marks[0].value == pytest.approx((10 / 12 + 0 + 1) / 3)
-    assert marks[0].signature.endswith("nrefs:var|interval:percentile-bootstrap-2000")
+    assert marks[0].signature.endswith("nrefs:var|interval:percentile-bootstrap-2000-seed0")
     assert marks[2].signature.endswith("interval:wilson")
 
 
@@ -31,6 +31,9 @@ def test_two_sets_of_predictions_are_compared_row_by_row():
 def test_one_text_in_place_of_a_list_is_refused():
     with pytest.raises(DataError, match="one text, not one for each"):
         score(["a"], "a")
+    with pytest.raises(DataError, match="one text, not a list"):
+        score("ab", ["a", "b"])
+    assert len(score(["a"], (text for text in ["a"]), ["rouge1", "rougeL"])) == 2
 
 
 def test_the_language_reaches_the_metric():

@@ -25,4 +25,6 @@ def test_squad_takes_punctuation_and_articles_out():
 
 def test_squad_counts_unspaced_scripts_by_character():
     assert squad_words("「北京」，中国 the 2024") == ["北", "京", "中", "国", "2024"]
+    assert squad_f1("1990\u20131995", ["1990"]) == 0
+    assert squad_f1("it\u2019s paris", ["it's paris"]) == 1
     assert squad_f1("北京市", ["北京"]) == pytest.approx(4 / 5)

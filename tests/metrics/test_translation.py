@@ -131,6 +131,8 @@ def test_chinese_is_cut_by_character_and_japanese_by_mecab():
     ours = value("bleu", ["東京が好きです。"], [("私は東京が好きです。",)], "ja")
     assert ours * 100 == pytest.approx(japanese, abs=1e-8)
     assert value("ter", ["我爱上海"], [("我爱北京",)], "zh") == 0.5
+    assert value("ter", ["ありがとね"], [("ありがとう",)], "ja") == 0.2
+    assert value("ter", ["𠮷𠮷𠮷𠮷"], [("𠮷𠮷𠮷田",)], "zh") == 0.25
     assert value("sentence_bleu", ["ฉันรักกรุงเทพ"], [("ฉันรักกรุงเทพ",)], "th") == pytest.approx(1.0)
 
 
@@ -170,6 +172,9 @@ def test_what_is_no_language_is_refused(language, fix):
 
 def test_a_region_does_not_change_the_language():
     assert "tok:zh" in metric("bleu", "zh-TW").signature
+    assert metric("bleu", "zho").signature == metric("bleu", "zh").signature
+    with pytest.raises(ConfigError, match="'zh' has none"):
+        metric("chrf++", "yue")
 
 
 def test_a_missing_tokenizer_of_sacrebleu_is_answered_with_its_command(monkeypatch):
@@ -177,6 +182,12 @@ def test_a_missing_tokenizer_of_sacrebleu_is_answered_with_its_command(monkeypat
     with pytest.raises(ConfigError) as error:
         metric("bleu", "ko")
     assert error.value.fix == "pip install 'tunesmith[ko]'"
+
+
+def test_every_choice_is_in_the_signature():
+    plain = translation.bleu("en").signature, translation.chrf("en").signature
+    assert translation.bleu("en", max_ngram_order=2).signature != plain[0]
+    assert translation.chrf("en", beta=3).signature != plain[1]
 
 
 def test_the_signature_names_sacrebleus_choices_and_version():

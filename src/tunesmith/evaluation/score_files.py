@@ -1,6 +1,7 @@
 """The command `score`: predictions and references read from files of any usual kind, and paired up."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,21 @@ REFERENCES = ("references", "reference", "target", "answer", "summary", "output"
 
 @dataclass(frozen=True)
 class Pairs:
-    """Predictions and the references of each, in the order of the predictions."""
+    """Predictions and the references of each, in the order of the predictions; `ids` where the rows have their own."""
 
     predictions: list[str]
     references: list[tuple[str, ...]]
+    ids: tuple[str, ...] = ()
+
+    def ordered_as(self, other: "Pairs") -> "Pairs":
+        """Give the same pairs in the order of `other`, by id. Raises DataError if they are of other rows."""
+        if not (self.ids and other.ids):
+            return self
+        if set(self.ids) != set(other.ids):
+            raise DataError("the two files of predictions have different ids", fix="compare answers to the same rows")
+        places = {name: i for i, name in enumerate(self.ids)}
+        order = [places[name] for name in other.ids]
+        return Pairs([self.predictions[i] for i in order], [self.references[i] for i in order], other.ids)
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,7 @@ def score_pairs(pairs: Pairs, metrics: Sequence[str], language: str = "en", agai
     one_line = not any("\n" in text for texts in (pairs.predictions, *pairs.references) for text in texts)
     if against is None:
         return Scored(marks, [], [], one_line)
+    against = against.ordered_as(pairs)
     if against.references != pairs.references:
         raise DataError(
             "the two files of predictions have different references", fix="compare answers to the same rows"
@@ -95,12 +108,13 @@ def read_pairs(
     Raises DataError if a side is missing, a field unknown, or the numbers differ.
     """
     said = _read(predictions)
+    ids = tuple(row.id for row in said) if all("id" in row.fields for row in said) else ()
     asked = field or _field(said, PREDICTIONS, predictions)
     if not references:
         named = reference_field or _field(said, REFERENCES[:3], predictions)
-        return Pairs(_texts(said, asked, predictions), [_several(row, named, predictions) for row in said])
+        return Pairs(_texts(said, asked, predictions), [_several(row, named, predictions) for row in said], ids)
     columns = [_column(said, predictions, path, reference_field) for path in references]
-    return Pairs(_texts(said, asked, predictions), [sum(row, ()) for row in zip(*columns, strict=True)])
+    return Pairs(_texts(said, asked, predictions), [sum(row, ()) for row in zip(*columns, strict=True)], ids)
 
 
 def _read(path: Path) -> list[Row]:
@@ -114,10 +128,16 @@ def _column(said: Sequence[Row], predictions: Path, path: Path, field: str | Non
     rows = _read(path)
     named = field or _field(rows, REFERENCES, path)
     if all("id" in row.fields for row in (*said, *rows)):
-        by_id = {row.id: row for row in rows}
-        lost = next((row.id for row in said if row.id not in by_id), None)
-        if lost is not None:
-            raise DataError(f"{path}: has no row with the id '{lost}' of {predictions}", fix="give references for all")
+        by_id, answered = {row.id: row for row in rows}, {row.id for row in said}
+        for lost, here, there in (
+            (answered - set(by_id), path, predictions),
+            (set(by_id) - answered, predictions, path),
+        ):
+            if lost:
+                raise DataError(
+                    f"{here}: has no row with the id '{min(lost)}' of {there} (nor {len(lost) - 1} more)",
+                    fix="give one prediction for each reference, and one reference for each prediction",
+                )
         rows = [by_id[row.id] for row in said]
     if len(rows) != len(said):
         raise DataError(
@@ -139,12 +159,20 @@ def _field(rows: Sequence[Row], names: Sequence[str], path: Path) -> str:
 
 
 def _texts(rows: Sequence[Row], field: str, path: Path) -> list[str]:
-    return [str(_value(row, field, path)) for row in rows]
+    return [_text(_value(row, field, path), row, field, path) for row in rows]
 
 
 def _several(row: Row, field: str, path: Path) -> tuple[str, ...]:
     value = _value(row, field, path)
-    return tuple(map(str, value)) if isinstance(value, list | tuple) else (str(value),)
+    many = value if isinstance(value, list | tuple) else [value]
+    return tuple(_text(one, row, field, path) for one in many)
+
+
+def _text(value: Any, row: Row, field: str, path: Path) -> str:
+    """Take a text, or a number as a label or rating; nothing else has one way to be written."""
+    if isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+        return str(value)
+    raise DataError(f"{path} row {row.id}: '{field}' is {value!r}, no text", fix="give a text, or a list of references")
 
 
 def _value(row: Row, field: str, path: Path) -> Any:

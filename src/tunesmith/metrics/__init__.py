@@ -8,21 +8,25 @@ ROUGE, BLEU and chrF from 0 to 1, correlations from -1 to 1, TER from 0 up.
 
 import re
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 
 import numpy as np
 
 from tunesmith.errors import ConfigError
 from tunesmith.metrics import labels, rouge, text, translation
 from tunesmith.metrics.metric import Metric, Stats
-from tunesmith.metrics.words import tokenizer
 from tunesmith.names import suggest
 
 __all__ = ["CORRELATIONS", "LOWER_IS_BETTER", "METRICS", "Metric", "Stats", "metric"]
 
 LOWER_IS_BETTER = frozenset({"ter"})
 CORRELATIONS = frozenset({"matthews", "pearson", "spearman"})
+LANGUAGES = {
+    **dict.fromkeys(("zho", "chi", "cmn", "yue", "wuu", "lzh"), "zh"), "jpn": "ja", "kor": "ko", "tha": "th",
+    "lao": "lo", "khm": "km", "mya": "my", "bur": "my",
+}  # fmt: skip
 COUNTRIES = {"jp": "ja", "cn": "zh", "tw": "zh", "kr": "ko"}
-_WORDS = "words:auto"
+_WORDS = f"words:auto|version:tunesmith-{version('tunesmith')}"
 
 
 def _rouge(name: str) -> Metric:
@@ -32,10 +36,12 @@ def _rouge(name: str) -> Metric:
     for word in asked:
         if word == "stem":
             options["stemmer"] = "porter"
+        elif "tokenizer" in options:
+            raise ConfigError(f"'{name}' names two tokenizers", fix=f"use '{kind}+{word}'")
         else:
-            tokenizer(word)
             options["tokenizer"] = word
-    rouge.score("", "", (kind,))  # a wrong weight is said now, not after the answers are made
+    # A wrong weight or a missing library is said now, not after the answers are made.
+    rouge.score("a", "a", (kind,), **options)
 
     def rows(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Stats:
         scored = zip(predictions, references, strict=True)
@@ -60,8 +66,12 @@ METRICS: dict[str, Callable[[str], Metric]] = {
     "chrf++": translation.chrf_plus,
     "ter": translation.ter,
     "exact_match": _by_row("exact_match", text.exact_match, f"exact_match|any|{_WORDS}"),
-    "squad_em": _by_row("squad_em", text.squad_exact, "squad_em|any|words:squad-1.1+unspaced"),
-    "squad_f1": _by_row("squad_f1", text.squad_f1, "squad_f1|best|words:squad-1.1+unspaced"),
+    "squad_em": _by_row(
+        "squad_em", text.squad_exact, f"squad_em|any|words:squad-1.1+unspaced|version:tunesmith-{version('tunesmith')}"
+    ),
+    "squad_f1": _by_row(
+        "squad_f1", text.squad_f1, f"squad_f1|best|words:squad-1.1+unspaced|version:tunesmith-{version('tunesmith')}"
+    ),
     "accuracy": lambda _language: labels.accuracy(),
     "macro_f1": _labelled("macro_f1", labels.macro_f1),
     "micro_f1": _labelled("micro_f1", labels.micro_f1),
@@ -78,7 +88,7 @@ def _code(language: str) -> str:
         raise ConfigError(f"'{language}' is a country, not a language", fix=f"did you mean '{COUNTRIES[code]}'?")
     if not re.fullmatch("[a-z]{2,3}", code):
         raise ConfigError(f"'{language}' is no language code", fix="use one such as en, de, zh, ja, ko, th (ISO 639)")
-    return code
+    return LANGUAGES.get(code, code)
 
 
 def metric(name: str, language: str = "en") -> Metric:

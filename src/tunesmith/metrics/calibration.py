@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.errors import DataError
+from tunesmith.errors import ConfigError, DataError
+from tunesmith.names import pick
 
 Numbers = Sequence[float] | NDArray[np.float64]
 BINS = 10
@@ -23,13 +24,18 @@ def expected_error(
     """Give the expected calibration error: sum over bins of |bin| / n * |accuracy - mean confidence| (Guo et al. 2017).
 
     "width" cuts 0 to 1 into bins of equal width (Guo; an edge belongs to the
-    lower bin), "mass" into bins of equally many rows (HELM's; rows of equal confidence are
-    ordered by correctness, so that the order of rows does not matter).
+    lower bin), "mass" into bins of equally many rows (HELM's; rows of equal confidence count
+    as equally often right, so that the order of rows does not matter). Raises ConfigError for another `by`.
     Confidence .95 .85 .75 .65, correct 1 0 1 1: in tenths each row is alone, (.05 + .85 + .25 + .35) / 4 = .375.
     """
     sure, right = _checked(confidence, correct)
+    pick(dict.fromkeys(("width", "mass")), by, "way to make bins")
+    if bins < 1:
+        raise ConfigError(f"{bins} bins", fix="use at least one; 10 are usual")
     if by == "mass":
-        parts = np.array_split(np.lexsort((right, sure)), min(bins, len(sure)))
+        right = _by_confidence(sure, right)
+        sure = -np.sort(-sure)
+        parts = np.array_split(np.arange(len(sure)), min(bins, len(sure)))
     else:
         which = np.clip(np.ceil(sure * bins).astype(int) - 1, 0, bins - 1)
         parts = [np.flatnonzero(which == i) for i in range(bins)]
@@ -42,7 +48,14 @@ def brier(probabilities: NDArray[np.float64], right: Sequence[int]) -> float:
     `probabilities` [rows, choices]. BIG-bench divides this by the number of choices.
     Probabilities .7 .2 .1 of which the first is right: .09 + .04 + .01 = .14.
     """
-    wanted = np.eye(probabilities.shape[1])[np.asarray(right)]
+    gold = np.asarray(right, int)
+    if probabilities.ndim != 2 or len(probabilities) != len(gold) or not len(gold):
+        raise DataError(f"{len(probabilities)} rows of probabilities for {len(gold)} answers", fix="give one for each")
+    if not ((probabilities >= 0) & (probabilities <= 1)).all() or not np.allclose(probabilities.sum(1), 1, atol=1e-3):
+        raise DataError("a row of probabilities does not sum to 1", fix="give probabilities, not logits or percentages")
+    if not ((gold >= 0) & (gold < probabilities.shape[1])).all():
+        raise DataError("a right choice has no probability", fix="count choices from 0")
+    wanted = np.eye(probabilities.shape[1])[gold]
     return float(((probabilities - wanted) ** 2).sum(1).mean())
 
 
@@ -79,6 +92,8 @@ def _checked(confidence: Numbers, correct: Numbers) -> tuple[NDArray[np.float64]
         raise DataError(
             f"{len(sure)} confidences for {len(right)} answers", fix="give one for each of at least one answer"
         )
+    if not ((right >= 0) & (right <= 1)).all():
+        raise DataError("an answer's correctness lies outside 0 to 1", fix="give 0 or 1 for each")
     if not ((sure >= 0) & (sure <= 1)).all():
         raise DataError("a confidence lies outside 0 to 1", fix="give probabilities, not logits or percentages")
     return sure, right

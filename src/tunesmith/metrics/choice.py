@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.errors import DataError
+from tunesmith.names import pick
 
 Norm = Literal["none", "chars", "bytes", "mutual_information"]
 
@@ -23,8 +24,10 @@ def normalised(
     choice's characters (lm-eval's acc_norm), "bytes" by its UTF-8 bytes
     (acc_bytes: right where choices mix scripts), "mutual_information" subtracts its
     log-likelihood without the question (`without_context`, Holtzman et al. 2021).
-    Raises DataError for an empty choice, sides that differ in number, or a score that is not a number.
+    Raises ConfigError for another norm, DataError for an empty choice, sides that
+    differ in number, or a score that is not a number.
     """
+    pick(dict.fromkeys(("none", "chars", "bytes", "mutual_information")), norm, "way to pay for length")
     scores = np.asarray(log_likelihoods, np.float64)
     if len(scores) != len(choices) or not choices:
         raise DataError(f"{len(scores)} log-likelihoods for {len(choices)} choices", fix="give one for each choice")
@@ -49,5 +52,7 @@ def credit(scores: Sequence[float] | NDArray[np.float64], right: int) -> float:
     Taking the first of tied choices, as lm-eval does, favours answer A.
     """
     found = np.asarray(scores, np.float64)
+    if np.isnan(found).any() or not 0 <= right < len(found):
+        raise DataError("a choice's score is not a number, or the right one is none of them", fix="look at that row")
     best = np.flatnonzero(found == found.max())
     return 1.0 / len(best) if right in best else 0.0

@@ -9,13 +9,14 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import product
 from statistics import NormalDist
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.errors import DataError
 from tunesmith.metrics.metric import Metric, Stats
+from tunesmith.names import pick
 
 RESAMPLES = 2000
 SWAPS = 10_000
@@ -53,9 +54,9 @@ def interval(metric: Metric, stats: Stats, seed: int = 0) -> Interval:
     return bootstrap(metric, stats, seed)
 
 
-def interval_name(metric: Metric) -> str:
+def interval_name(metric: Metric, seed: int = 0) -> str:
     """Name the kind of interval that `interval` gives, for signatures."""
-    return "wilson" if metric.proportion else f"percentile-bootstrap-{RESAMPLES}"
+    return "wilson" if metric.proportion else f"percentile-bootstrap-{RESAMPLES}-seed{seed}"
 
 
 def bootstrap(
@@ -67,6 +68,7 @@ def bootstrap(
     and accelerated, section 14.3, its acceleration from leaving out each row.
     Raises DataError if the value is not a number.
     """
+    pick(dict.fromkeys(("percentile", "bca")), method, "bootstrap")
     value = metric.value(stats)
     random = np.random.default_rng(seed)
     found: Stats = np.concatenate([_values(metric, stats, drawn) for drawn in _draws(len(stats), resamples, random)])
@@ -77,8 +79,8 @@ def bootstrap(
 
 def wilson(right: int, n: int, confidence: float = 0.95) -> Interval:
     """Give the share `right` / `n` with Wilson's score interval (Wilson 1927). Raises DataError for no rows."""
-    if n < 1:
-        raise DataError("a share of no rows has no value", fix="raise the limit, or check the split")
+    if not 0 <= right <= n or n < 1:
+        raise DataError(f"{right} right of {n} rows is no share", fix="count right rows among at least one")
     z = _NORMAL.inv_cdf(0.5 + confidence / 2)
     share, scale = right / n, 1 + z * z / n
     middle = (share + z * z / (2 * n)) / scale
@@ -121,9 +123,14 @@ def mcnemar(a: Sequence[bool] | NDArray[np.bool_], b: Sequence[bool] | NDArray[n
     either is as likely, so their number is binomial with p = 1/2.
     """
     one, other = np.asarray(a, bool), np.asarray(b, bool)
+    _same_rows(one, other)
     only_a, only_b = int((one & ~other).sum()), int((other & ~one).sum())
     n, fewer = only_a + only_b, min(only_a, only_b)
-    return min(1.0, 2 * sum(math.comb(n, k) for k in range(fewer + 1)) / (1 << n))
+    ways = total = 1  # to choose k of n, and their sum for k up to the fewer
+    for k in range(fewer):
+        ways = ways * (n - k) // (k + 1)
+        total += ways
+    return min(1.0, 2 * total / (1 << n))
 
 
 def sign_flip(differences: Sequence[float] | NDArray[np.float64], seed: int = 0) -> float:
@@ -151,6 +158,11 @@ def detectable(n: int, deviation: float, power: float = 0.8, level: float = 0.05
     return (_NORMAL.inv_cdf(1 - level / 2) + _NORMAL.inv_cdf(power)) * deviation / math.sqrt(n)
 
 
+def _same_rows(a: NDArray[Any], b: NDArray[Any]) -> None:
+    if len(a) != len(b) or not len(a):
+        raise DataError(f"{len(a)} answers against {len(b)}", fix="compare runs over the same rows, at least one")
+
+
 def _draws(n: int, times: int, random: np.random.Generator) -> Iterator[Stats]:
     """Draw `times` resamples of `n` rows, in blocks [k, n] of how often each row was drawn."""
     block = max(1, _BLOCK // n)
@@ -167,8 +179,7 @@ def _values(metric: Metric, stats: Stats, drawn: Stats) -> Stats:
 
 
 def _paired_draws(metric: Metric, a: Stats, b: Stats, seed: int) -> tuple[float, Stats, np.random.Generator]:
-    if len(a) != len(b):
-        raise DataError(f"{len(a)} answers against {len(b)}", fix="compare runs over the same rows")
+    _same_rows(a, b)
     random = np.random.default_rng(seed)
     drawn = _draws(len(a), RESAMPLES, random)
     spread = np.concatenate([_values(metric, b, weights) - _values(metric, a, weights) for weights in drawn])
@@ -177,13 +188,14 @@ def _paired_draws(metric: Metric, a: Stats, b: Stats, seed: int) -> tuple[float,
 
 def _swap_p(metric: Metric, a: Stats, b: Stats, random: np.random.Generator) -> float:
     n = len(a)
-    observed = abs(metric.value(b) - metric.value(a))
+    before, after = metric.value(a), metric.value(b)
+    # Swaps that tie with what was seen count as extreme, whatever the order of summation made of them.
+    observed = abs(after - before) - 1e-11 * max(abs(before), abs(after))
     exact = n <= EXACT_ROWS
     blocks = iter([np.array(list(product([0.0, 1.0], repeat=n)))]) if exact else _swaps(n, random)
     tried = extreme = 0
     for swaps in blocks:
-        # Swaps that tie with what was seen count as extreme; 1e-12 absorbs the order of summation.
-        extreme += int((np.abs(_swapped(metric, a, b, swaps)) >= observed - 1e-12).sum())
+        extreme += int((np.abs(_swapped(metric, a, b, swaps)) >= observed).sum())
         tried += len(swaps)
     return extreme / tried if exact else (extreme + 1) / (tried + 1)
 

@@ -61,7 +61,7 @@ class Text:
     def __init__(self, lines: list[list[str]]) -> None:
         self.lines = lines
         self.tokens = lines[0] if len(lines) == 1 else list(chain.from_iterable(lines))
-        self._made: dict[Hashable, Grams] = {}
+        self._made: dict[int, Grams] = {}
 
     def runs(self, n: int) -> Grams:
         """Give the runs of `n` words."""
@@ -73,16 +73,15 @@ class Text:
         return made
 
     def pairs(self, gap: int | None) -> Grams:
-        """Give the ordered pairs with at most `gap` words between, any number if None."""
-        made = self._made.get(("pairs", gap))
-        if made is None:
-            tokens = self.tokens
-            if gap is None:
-                pairs = list(combinations(tokens, 2))
-            else:
-                pairs = [pair for d in range(1, gap + 2) for pair in zip(tokens, tokens[d:], strict=False)]
-            made = self._made["pairs", gap] = Grams(pairs)
-        return made
+        """Give the ordered pairs with at most `gap` words between, any number if None.
+
+        They are as many as the square of the words, so they are not kept.
+        """
+        tokens = self.tokens
+        if gap is None:
+            return Grams(list(combinations(tokens, 2)))
+        apart = range(1, min(gap + 2, len(tokens)))
+        return Grams([pair for d in apart for pair in zip(tokens, tokens[d:], strict=False)])
 
 
 @dataclass(frozen=True)
@@ -111,8 +110,10 @@ def kind_named(name: str, variant: Variant) -> Kind:
     if found["skip"]:
         return Kind(_pairs(int(found["gap"]) if found["gap"] else None, found["skip"] == "SU", variant))
     weight = float(found["weight"] or WEIGHT)
-    if weight < 1:
-        raise ConfigError(f"{name}: a weight below 1 favours gaps", fix="use 1 or more; 1.2 is usual")
+    if not 1 <= weight <= 10:
+        raise ConfigError(
+            f"{name}: the weight lies outside 1 to 10", fix="1.2 is usual; below 1 gaps would be favoured"
+        )
     return Kind(_weighted(weight) if variant == "paper" else _weighted_by_line(weight), weight)
 
 

@@ -10,6 +10,9 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 
@@ -18,15 +21,26 @@ from tunesmith.metrics.metric import Metric, Stats
 from tunesmith.metrics.text import by_row
 
 MOST_LABELS = 100
-SIGNATURE = "labels:nfkc-casefold-bare"
+SIGNATURE = f"labels:nfkc-casefold-bare|version:tunesmith-{version('tunesmith')}"
 # Digits inside a name (GPT-4) are no number; commas may set off thousands.
-_NUMBER = re.compile(r"(?<![\w.-])[-+]?(?:\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w])")
-_OUTER = " \t\n.,;:!?\"'`*()[]{}。，、；：！？「」『』“”‘’（）"
+_NUMBER = re.compile(r"(?<![\w.-])[-+]?(?:\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_SIGNS = str.maketrans(
+    {"\N{MINUS SIGN}": "-", **dict.fromkeys("\u00b9\u00b2\u00b3\u2070\u2074\u2075\u2076\u2077\u2078\u2079", " ")}
+)
 
 
 def label(text: str) -> str:
     """Give the form in which labels are compared."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().strip(_OUTER).split())
+    bare = _outer().sub("", unicodedata.normalize("NFKC", text).translate(_SIGNS).casefold())
+    return " ".join(bare.split())
+
+
+@cache
+def _outer() -> Any:
+    """Match punctuation and spaces at either end, but for the signs that tell labels apart."""
+    import regex
+
+    return regex.compile(r"^[[\p{P}\p{Cf}\s`]--[-#%&@]]+|[[\p{P}\p{Cf}\s`]--[-#%&@]]+$", regex.VERSION1)
 
 
 def accuracy() -> Metric:
@@ -172,6 +186,6 @@ def _numbers(name: str, predictions: Sequence[str], references: Sequence[Sequenc
 
 
 def _number(text: str) -> float:
-    found = _NUMBER.search(unicodedata.normalize("NFKC", text))
+    found = _NUMBER.search(unicodedata.normalize("NFKC", text.translate(_SIGNS)))
     number = float(found.group().replace(",", "")) if found else math.nan
     return number if math.isfinite(number) else math.nan

@@ -53,6 +53,9 @@ class Metric:
             raise DataError(
                 f"{self.name}: {len(predictions)} answers, {len(references)} references", fix="give one for the other"
             )
+        odd = next((text for texts in (predictions, *references) for text in texts if not isinstance(text, str)), None)
+        if odd is not None:
+            raise DataError(f"{self.name}: {odd!r} is {type(odd).__name__}, not text", fix="give texts")
         bare = next((i for i, wanted in enumerate(references) if not wanted), None)
         if bare is not None:
             raise DataError(f"{self.name}: row {bare + 1} has no reference", fix="give at least one reference per row")

@@ -11,6 +11,7 @@ those of `use_stemmer=True`. `variant="rouge155"` takes SU and W as the script
 ROUGE-1.5.5 computes them, which is not what the paper says.
 """
 
+import hashlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -24,8 +25,8 @@ from numpy.typing import NDArray
 from tunesmith.errors import ConfigError, DataError
 from tunesmith.metrics.kinds import KINDS, Hits, Kind, Text, Variant, is_kind, kind_named
 from tunesmith.metrics.stem import STEMMERS
-from tunesmith.metrics.words import tokenizer
-from tunesmith.names import pick
+from tunesmith.metrics.words import cut_by, tokenizer
+from tunesmith.names import pick, suggest
 
 __all__ = ["KINDS", "PRF", "Corpus", "Options", "corpus", "is_kind", "score", "signature"]
 
@@ -98,6 +99,8 @@ def corpus(
     Raises ConfigError as `score` does, DataError if there are no rows, a row
     without reference, or more predictions than references.
     """
+    if isinstance(predictions, str) or isinstance(references, str):
+        raise DataError("ROUGE: one text in place of a list of texts", fix="use rouge.score for one prediction")
     if not predictions:
         raise DataError("ROUGE: there are no predictions to score", fix="give at least one prediction")
     if len(predictions) != len(references):
@@ -185,9 +188,10 @@ class Counting:
 
     def signature(self) -> str:
         """Name every choice."""
-        stopped = f"{len(self.stopwords)}words" if self.stopwords else "no"
+        listed = "\n".join(sorted(self.stopwords or ())).encode()
+        stopped = f"{len(self.stopwords)}words-{hashlib.sha256(listed).hexdigest()[:8]}" if self.stopwords else "no"
         return (
-            f"tok:{self.tokenizer}|stem:{self.stemmer or 'no'}|stop:{stopped}|multi:{self.multi}"
+            f"tok:{cut_by(self.tokenizer)}|stem:{self.stemmer or 'no'}|stop:{stopped}|multi:{self.multi}"
             f"|variant:{self.variant}|alpha:{self.alpha:g}|version:tunesmith-{version('tunesmith')}"
         )
 
@@ -212,10 +216,15 @@ _MULTI = {"best": _best, "best_recall": _best_recall, "mean": _mean, "pooled": _
 
 
 def _counting(options: Options) -> Counting:
+    unknown = next((name for name in options if name not in Options.__annotations__), None)
+    if unknown is not None:
+        raise ConfigError(f"ROUGE has no option '{unknown}'", fix=suggest(unknown, Options.__annotations__))
     left_out = options.get("stopwords")
+    if isinstance(left_out, str):
+        raise ConfigError("the stop words are one text", fix="give a collection of words")
     return _made(**{**options, "stopwords": frozenset(left_out) if left_out else None})
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=4)
 def _made(**options: Any) -> Counting:
     return Counting(**options)

@@ -40,7 +40,10 @@ def score(
     (Corpus BLEU is 0 there because three words hold no run of four.) Raises
     ConfigError for an unknown metric, DataError for no rows or a row without reference.
     """
-    return [_mark(metric(name, language), predictions, _lists(references), seed) for name in metrics]
+    if isinstance(predictions, str):
+        raise DataError("the predictions are one text, not a list of texts", fix="give a list of predictions")
+    said, wanted = list(predictions), _lists(references)
+    return [_mark(metric(name, language), said, wanted, seed) for name in metrics]
 
 
 def compare(
@@ -58,7 +61,7 @@ def _mark(one: Metric, predictions: Sequence[str], references: Sequence[Sequence
     empty = sum(not text.strip() for text in predictions)
     numbers = {len(wanted) for wanted in references}
     number = str(numbers.pop()) if len(numbers) == 1 else "var"
-    signature = f"{one.signature}|nrefs:{number}|interval:{interval_name(one)}"
+    signature = f"{one.signature}|nrefs:{number}|interval:{interval_name(one, seed)}"
     return Mark(one.name, value, low, high, len(stats), empty, signature)
 
 

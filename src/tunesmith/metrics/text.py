@@ -1,16 +1,14 @@
 """Whole answers and shared words: exact match, and SQuAD's exact match and F1."""
 
-import string
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from tunesmith.metrics.metric import Metric, Stats
-from tunesmith.metrics.words import pieces, words
+from tunesmith.metrics.words import bare_pieces, words
 
 _ARTICLES = {"a", "an", "the"}
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def exact_match(prediction: str, references: Sequence[str]) -> float:
@@ -28,7 +26,7 @@ def squad_words(text: str) -> list[str]:
     Punctuation is taken out, not replaced ("U.S." is "us"). Unlike the script,
     punctuation of all scripts goes, and scripts without spaces are cut into characters.
     """
-    return [word for word in pieces(text.lower().translate(_NO_PUNCTUATION)) if word not in _ARTICLES]
+    return [word for word in bare_pieces(text) if word not in _ARTICLES]
 
 
 def squad_exact(prediction: str, references: Sequence[str]) -> float:

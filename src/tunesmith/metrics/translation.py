@@ -6,7 +6,7 @@ that have none).
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from tunesmith.errors import ConfigError
 from tunesmith.metrics.metric import Metric, Stats
+from tunesmith.metrics.words import spread_unspaced
 from tunesmith.names import extra
 
 UNSPACED = {"zh", "ja", "th", "lo", "km", "my"}
@@ -27,7 +28,8 @@ def bleu(language: str, **choices: Any) -> Metric:
     lowercase, max_ngram_order. Raises ConfigError without its extra.
     """
     scorer = _bleu(language, **choices)
-    return Metric("bleu", partial(_rows, scorer, language), _signature("bleu", scorer, language), partial(_of, scorer))
+    mend = _mend(language)
+    return Metric("bleu", partial(_rows, scorer, mend), _signature("bleu", scorer, **choices), partial(_of, scorer))
 
 
 def sentence_bleu(language: str, **choices: Any) -> Metric:
@@ -35,17 +37,17 @@ def sentence_bleu(language: str, **choices: Any) -> Metric:
     scorer = _bleu(language, effective_order=True, **choices)
 
     def rows(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Stats:
-        return _of(scorer, _rows(scorer, language, predictions, references), 1)[:, None]
+        return _of(scorer, _rows(scorer, _mend(language), predictions, references), 1)[:, None]
 
-    return Metric("sentence_bleu", rows, _signature("sentence_bleu", scorer, language))
+    return Metric("sentence_bleu", rows, _signature("sentence_bleu", scorer, **choices))
 
 
-def chrf(language: str, **choices: Any) -> Metric:
+def chrf(_language: str, **choices: Any) -> Metric:
     """Make chrF (Popovic 2015): character n-grams of orders 1 to 6, beta 2; right in every script.
 
     `choices` are those of `sacrebleu.CHRF`: beta, char_order, eps_smoothing, whitespace, lowercase.
     """
-    return _chrf("chrf", language, **choices)
+    return _chrf("chrf", **choices)
 
 
 def chrf_plus(language: str, **choices: Any) -> Metric:
@@ -58,7 +60,7 @@ def chrf_plus(language: str, **choices: Any) -> Metric:
             f"chrf++ counts the words between spaces, and '{language}' has none",
             fix="use chrf, which counts characters",
         )
-    return _chrf("chrf++", language, word_order=2, **choices)
+    return _chrf("chrf++", word_order=2, **choices)
 
 
 def ter(language: str) -> Metric:
@@ -69,9 +71,11 @@ def ter(language: str) -> Metric:
     if language in UNSPACED - {"zh", "ja"}:
         raise ConfigError(f"TER counts the words between spaces, and '{language}' has none", fix="use chrf")
     asian = language in UNSPACED
-    scorer = _library().TER(normalized=asian, asian_support=asian)
-    signature = _signature("ter", scorer, language)
-    return Metric("ter", partial(_rows, scorer, ""), signature, partial(_of, scorer))
+    scorer = _library().TER(normalized=asian)
+    # sacrebleu's own support of Asian characters leaves kana and rare Han together; spaces do it for all.
+    mend = spread_unspaced if asian else str
+    signature = _signature("ter", scorer) + ("|chars:unspaced" if asian else "")
+    return Metric("ter", partial(_rows, scorer, mend), signature, partial(_of, scorer))
 
 
 @cache
@@ -91,20 +95,27 @@ def _bleu(language: str, **choices: Any) -> Any:
     return _library().BLEU(**choices)
 
 
-def _chrf(name: str, language: str, **choices: Any) -> Metric:
+def _chrf(name: str, **choices: Any) -> Metric:
     scorer = _library().CHRF(**choices)
-    return Metric(name, partial(_rows, scorer, ""), _signature(name, scorer, language), partial(_of, scorer))
+    return Metric(name, partial(_rows, scorer, str), _signature(name, scorer, **choices), partial(_of, scorer))
 
 
-def _signature(name: str, scorer: Any, language: str) -> str:
+def _signature(name: str, scorer: Any, **choices: Any) -> str:
     scorer.num_refs = -1  # the number varies by row; sacrebleu asks for one before it tells the rest
     told = str(scorer.get_signature()).replace("nrefs:var|", "")
-    mended = "|han:all" if isinstance(scorer, _library().BLEU) and language == "zh" else ""
-    return f"{name}|sacrebleu|{told}{mended}|share"
+    mended = "|han:all" if "tok:zh" in told else ""
+    # sacrebleu names some choices itself and others, such as beta, not at all.
+    chosen = "".join(f"|{key}:{value}" for key, value in sorted(choices.items()))
+    return f"{name}|sacrebleu|{told}{mended}{chosen}|share"
 
 
-def _rows(scorer: Any, language: str, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Stats:
-    mend = _spread_rare_han if language == "zh" else str
+def _mend(language: str) -> Callable[[str], str]:
+    return _spread_rare_han if language == "zh" else str
+
+
+def _rows(
+    scorer: Any, mend: Callable[[str], str], predictions: Sequence[str], references: Sequence[Sequence[str]]
+) -> Stats:
     most = max(map(len, references))
     streams = [[mend(row[i]) if i < len(row) else None for row in references] for i in range(most)]
     # The same call that sacrebleu's own significance tests make: statistics per row, summed over rows for a score.

@@ -20,9 +20,11 @@ F1 = 2·1/(2 + 4) = 1/3.
 """
 
 import re
+import string
 import unicodedata
 from collections.abc import Callable
 from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 from tunesmith.names import extra, pick
@@ -35,6 +37,7 @@ _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}ー\p{Bopomofo}\p{Thai}\p{Lao}\p{Kh
 _LETTER = r"[\p{L}\p{N}]"
 _ALONE = rf"[[{_UNSPACED}]&&{_LETTER}]\p{{M}}*"
 _TOGETHER = rf"[{_LETTER}--[{_UNSPACED}]][[\p{{L}}\p{{N}}\p{{M}}]--[{_UNSPACED}]]*"
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 # Hyphenation and joining hints, which change how a word looks but not which word it is.
 _INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200c\u200d\u2060\ufeff"))
 
@@ -68,11 +71,17 @@ def characters(text: str) -> list[str]:
     return list(_pattern(rf"{_LETTER}\p{{M}}*").findall(_fold(text)))
 
 
-def pieces(text: str) -> list[str]:
-    """Cut `text` at spaces and at punctuation of other scripts than ASCII, and unspaced scripts into characters."""
-    if text.isascii():
-        return text.split()
-    return list(_pattern(rf"{_ALONE}|[^\s\p{{P}}{_UNSPACED}]+").findall(unicodedata.normalize("NFKC", text)))
+def bare_pieces(text: str) -> list[str]:
+    """Take punctuation out of lower-cased `text`, then cut it at spaces, and unspaced scripts into characters."""
+    bare = _fold(text).translate(_NO_PUNCTUATION)
+    if bare.isascii():
+        return bare.split()
+    return list(_pattern(rf"{_ALONE}|[^\s{_UNSPACED}]+").findall(_pattern(r"\p{P}").sub("", bare)))
+
+
+def spread_unspaced(text: str) -> str:
+    """Put spaces around each character of a script that has none between words."""
+    return str(_pattern(_ALONE).sub(r" \g<0> ", text))
 
 
 def chinese_words(text: str) -> list[str]:
@@ -110,11 +119,21 @@ def _is_han(piece: str) -> bool:
     return _pattern(r"\p{Han}").match(piece) is not None
 
 
+def cut_by(name: str) -> str:
+    """Name a tokeniser for signatures, with the version of the library behind it."""
+    if name == "zh":
+        return f"zh-jieba-{version('jieba')}"
+    return f"ja-{_mecab().signature()}" if name == "ja" else name
+
+
 @cache
 def _jieba() -> Any:
+    """Load jieba's own dictionary, apart from any that the host program has changed, and without its cache file."""
     jieba: Any = extra("jieba", "zh")
-    jieba.setLogLevel("ERROR")
-    return jieba
+    tokenizer = jieba.Tokenizer()
+    tokenizer.FREQ, tokenizer.total = tokenizer.gen_pfdict(tokenizer.get_dict_file())
+    tokenizer.initialized = True
+    return tokenizer
 
 
 @cache
