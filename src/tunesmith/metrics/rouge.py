@@ -216,15 +216,18 @@ _MULTI = {"best": _best, "best_recall": _best_recall, "mean": _mean, "pooled": _
 
 
 def _counting(options: Options) -> Counting:
-    unknown = next((name for name in options if name not in Options.__annotations__), None)
-    if unknown is not None:
-        raise ConfigError(f"ROUGE has no option '{unknown}'", fix=suggest(unknown, Options.__annotations__))
-    left_out = options.get("stopwords")
-    if isinstance(left_out, str):
-        raise ConfigError("the stop words are one text", fix="give a collection of words")
-    return _made(**{**options, "stopwords": frozenset(left_out) if left_out else None})
+    given: dict[str, Any] = {**options}
+    left_out = given.get("stopwords")
+    if left_out is not None and not isinstance(left_out, str):
+        given["stopwords"] = frozenset(left_out)
+    return _made(**given)
 
 
 @lru_cache(maxsize=4)
 def _made(**options: Any) -> Counting:
+    unknown = next((name for name in options if name not in Options.__annotations__), None)
+    if unknown is not None:
+        raise ConfigError(f"ROUGE has no option '{unknown}'", fix=suggest(unknown, Options.__annotations__))
+    if isinstance(options.get("stopwords"), str):
+        raise ConfigError("the stop words are one text", fix="give a collection of words")
     return Counting(**options)
