@@ -69,6 +69,7 @@ class Train(Record):
     weight_decay: NonNegativeFloat = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     clip: PositiveFloat = 1.0
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     gradient_checkpointing: bool = False
     checkpoint_every: NonNegativeInt = 200
     bad_steps: NonNegativeInt = 3

@@ -18,6 +18,7 @@ from transformers import (
 
 from tests.laws.test_packing import ROWS, gradients
 from tunesmith.data.pack import pack_padded
+from tunesmith.models import head
 from tunesmith.models.attention import can_pack
 from tunesmith.models.head import answer_logits, answer_loss
 from tunesmith.models.load import Model
@@ -79,6 +80,35 @@ def test_the_loss_and_gradients_are_those_of_the_model_itself_one_row_at_a_time(
         expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         scale = max(1.0, expected.abs().max().item())
         torch.testing.assert_close(together[1][name] / scale, expected / scale, rtol=1e-5, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_projection_in_pieces_gives_the_same_loss_and_gradients(family, monkeypatch, smoothing):
+    loaded, _ = family
+    batch = batches.padded([ROWS[0], ROWS[2], ROWS[3]], 0, loaded.device)
+    whole = answer_loss(answer_logits(loaded.net, batch.inputs, batch.keep), batch.targets, smoothing)
+    expected = torch.autograd.grad(whole, list(loaded.net.parameters()), allow_unused=True)
+    monkeypatch.setattr(head, "PIECE", 4)
+    pieces = head.loss_at(loaded.net, batch.inputs, batch.keep, batch.targets, smoothing)
+    assert head._PROVEN[loaded.net]
+    assert pieces.item() == pytest.approx(whole.item(), rel=1e-6)
+    for ours, own in zip(
+        torch.autograd.grad(pieces, list(loaded.net.parameters()), allow_unused=True), expected, strict=True
+    ):
+        if own is not None:
+            scale = max(1.0, own.abs().max().item())
+            torch.testing.assert_close(ours / scale, own / scale, rtol=1e-5, atol=1e-5)
+
+
+def test_a_head_that_cannot_be_proven_is_left_to_the_model(model, monkeypatch):
+    loaded = model("chat")
+    batch = batches.padded(ROWS, 0, loaded.device)
+    whole = answer_loss(answer_logits(loaded.net, batch.inputs, batch.keep), batch.targets)
+    monkeypatch.setattr(head, "PIECE", 2)
+    loaded.net.config.logit_scale = 3.0  # which a Llama does not read
+    pieces = head.loss_at(loaded.net, batch.inputs, batch.keep, batch.targets)
+    assert not head._PROVEN[loaded.net]
+    assert pieces.item() == whole.item()
 
 
 def test_the_quirks_are_large_enough_to_be_seen():

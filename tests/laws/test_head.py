@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from tests.laws.test_packing import ROWS
-from tunesmith.models.head import answer_logits, answer_loss
+from tunesmith.models.head import answer_logits, answer_loss, loss_at
 from tunesmith.training import batches
+from tunesmith.training.loop import make_batch
 
 
 def test_answer_only_head_equals_full_logits(model):
@@ -30,3 +31,14 @@ def test_encoder_decoder_loss_equals_transformers_own(model):
     own = loaded.net(input_ids=torch.tensor([row.prompt]), labels=torch.tensor([row.answer])).loss
     ours = answer_loss(answer_logits(loaded.net, batch.inputs, batch.keep), batch.targets) / len(row.answer)
     assert ours.item() == pytest.approx(own.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["chat", "t5"])
+def test_smoothing_is_the_mean_with_a_uniform_target(model, kind):
+    loaded = model(kind)
+    batch = make_batch(loaded, ROWS) if kind == "t5" else batches.padded(ROWS, 0, loaded.device)
+    logits = answer_logits(loaded.net, batch.inputs, batch.keep)
+    uniform = -torch.log_softmax(logits, -1).mean(-1).sum()
+    expected = 0.9 * answer_loss(logits, batch.targets) + 0.1 * uniform
+    smoothed = loss_at(loaded.net, batch.inputs, batch.keep, batch.targets, 0.1)
+    assert smoothed.item() == pytest.approx(expected.item(), rel=1e-6)

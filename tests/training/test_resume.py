@@ -197,9 +197,9 @@ def test_a_signal_stops_at_the_steps_edge_and_says_how_to_go_on(
     assert call(monkeypatch, capsys, "train", path, tmp_path / "whole")[0] == 0
     real = loop._accumulate
 
-    def interrupted(model, made, optimizer):
+    def interrupted(*given):
         os.kill(os.getpid(), number)
-        return real(model, made, optimizer)
+        return real(*given)
 
     monkeypatch.setattr(loop, "_accumulate", interrupted)
     for step in (1, 2):
@@ -220,8 +220,8 @@ def test_a_step_that_is_not_a_number_leaves_the_weights_and_names_its_rows(tiny,
     recipe = recipe_for(tiny("chat"), "limit.train=40", "train.batch_tokens=256", "train.bad_steps=1")
     real, seen = loop._accumulate, []
 
-    def poisoned(model, made, optimizer):
-        loss = real(model, made, optimizer)
+    def poisoned(model, made, optimizer, smoothing):
+        loss = real(model, made, optimizer, smoothing)
         seen.append([weight.clone() for weight in optimizer.weights])
         return float("nan") if len(seen) == 2 else loss
 
@@ -241,9 +241,9 @@ def test_a_spike_is_told_with_its_rows(tiny, colours, tmp_path, monkeypatch):
     recipe = recipe_for(tiny("chat"), "train.epochs=4", "limit.train=40", "train.batch_tokens=256")
     real, seen = loop._accumulate, []
 
-    def spiking(model, made, optimizer):
+    def spiking(*given):
         seen.append(1)
-        return real(model, made, optimizer) * (10 if len(seen) == 12 else 1)
+        return real(*given) * (10 if len(seen) == 12 else 1)
 
     monkeypatch.setattr(loop, "_accumulate", spiking)
     run = train(recipe, tmp_path / "run", colours)
@@ -256,7 +256,7 @@ def test_running_out_of_memory_names_the_batch_and_what_to_change(tiny, colours,
     def greedy(*_):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:120] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(loop, "answer_logits", greedy)
+    monkeypatch.setattr(loop, "loss_at", greedy)
     no_validation = colours.model_copy(update={"source": colours.source.model_copy(update={"validation": None})})
     with pytest.raises(FitError, match=r"out of memory at a batch of 1 x \d+ tokens") as error:
         train(recipe_for(tiny("chat")), tmp_path / "run", no_validation)

@@ -22,7 +22,7 @@ from tunesmith.data.pack import epoch_order, groups, pack, pack_padded
 from tunesmith.data.rows import draw
 from tunesmith.errors import FitError, RunError
 from tunesmith.models.attention import PACKED, attending, can_pack
-from tunesmith.models.head import answer_logits, answer_loss
+from tunesmith.models.head import loss_at
 from tunesmith.models.load import Model
 from tunesmith.recipe import Recipe
 from tunesmith.runs.records import Step, Trouble
@@ -117,7 +117,7 @@ def steps(
         started = time.perf_counter()
         made = [make_batch(model, rows) for rows in place.group]
         with _dropout_of(recipe.seed, place.step):
-            loss = _accumulate(model, made, optimizer)
+            loss = _accumulate(model, made, optimizer, recipe.train.label_smoothing)
         norm = optimizer.norm()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             optimizer.forget()
@@ -155,7 +155,7 @@ def mean_loss(model: Model, rows: Sequence[Encoded], recipe: Recipe) -> float:
         model.net.eval()
         for group in _fill(model, rows, recipe):
             batch = make_batch(model, group)
-            total += float(answer_loss(answer_logits(model.net, batch.inputs, batch.keep), batch.targets))
+            total += float(loss_at(model.net, batch.inputs, batch.keep, batch.targets))
             count += batch.answer_tokens
     return total / count
 
@@ -177,7 +177,7 @@ def _fill(model: Model, rows: Sequence[Encoded], recipe: Recipe) -> list[list[En
     return pack_padded(rows, recipe.train.batch_tokens, recipe.seed)
 
 
-def _accumulate(model: Model, made: Sequence[Batch], optimizer: MasterAdamW) -> float:
+def _accumulate(model: Model, made: Sequence[Batch], optimizer: MasterAdamW, smoothing: float) -> float:
     """Sum the gradients of micro batches, each answer token weighing the same; give their mean loss."""
     answers = sum(batch.answer_tokens for batch in made)
     total = 0.0
@@ -185,7 +185,7 @@ def _accumulate(model: Model, made: Sequence[Batch], optimizer: MasterAdamW) -> 
     with _attention(model):
         for batch in made:
             try:
-                loss = answer_loss(answer_logits(model.net, batch.inputs, batch.keep), batch.targets) / answers
+                loss = loss_at(model.net, batch.inputs, batch.keep, batch.targets, smoothing) / answers
                 loss.backward()  # type: ignore[no-untyped-call]
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as wrong:
                 raise _out_of_memory(batch, wrong) from wrong
