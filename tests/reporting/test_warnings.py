@@ -4,6 +4,7 @@ from tests.reporting.made import evaluated, pair, text, trained
 from tunesmith.data.ledger import Ledger
 from tunesmith.recipe import Recipe
 from tunesmith.reporting.report import render
+from tunesmith.runs.records import Trouble
 from tunesmith.runs.run import Run
 
 
@@ -32,3 +33,13 @@ def test_runs_over_different_rows_are_shown_without_a_difference(tmp_path):
 def test_a_run_that_only_began_is_told_with_a_warning(tmp_path):
     run = Run.create(tmp_path / "begun", {**Recipe().model_dump(mode="json"), "verb": "train"})
     assert "has not come to its end" in text(render([run]))
+
+
+def test_skipped_steps_and_spikes_are_told_with_where_their_rows_are(tmp_path):
+    made = trained(tmp_path / "lora")
+    for step, kind in ((3, "not a number"), (5, "spike"), (9, "spike")):
+        made.append(Trouble(step=step, kind=kind, told="told", rows=("train/1",)))
+    said = text(render([made]))
+    assert "step 3 could not be taken, as the loss was no number" in said
+    assert "2 steps (5, 9) had a loss far above the others" in said
+    assert "troubles.jsonl" in said

@@ -10,6 +10,7 @@ from tunesmith.runs.run import Run
 
 FEW_ROWS = 30  # below this an interval says little
 AGAIN = "Run it again in a new folder."
+GO_ON = "Go on with the same command and --resume, or run it again in a new folder."
 
 
 class Warn(NamedTuple):
@@ -28,14 +29,27 @@ def warnings(told: Gathered, ladders: Sequence[Ladder]) -> list[Warn]:
 def _of_run(name: str, run: Run) -> list[Warn]:
     taken = summary(run)
     if taken is None:
-        return [Warn(f"{name}: the run in {run.folder} has not come to its end.", AGAIN)]
+        return [Warn(f"{name}: the run in {run.folder} has not come to its end.", GO_ON if run.trains else AGAIN)]
     stopped = [_stopped(name, taken)] if taken.stopped_early else []
-    return [*stopped, *_of_answers(name, run, taken), *_of_rows(name, run)]
+    return [*stopped, *_of_steps(name, run), *_of_answers(name, run, taken), *_of_rows(name, run)]
+
+
+def _of_steps(name: str, run: Run) -> list[Warn]:
+    """Tell of steps that were skipped and of losses far above the others."""
+    told = {"not a number": "could not be taken, as the loss was no number", "spike": "had a loss far above the others"}
+    said = []
+    for kind, what in told.items():
+        found = [str(trouble.step) for trouble in run.troubles() if trouble.kind == kind]
+        if found:
+            steps = f"step {found[0]}" if len(found) == 1 else f"{len(found)} steps ({', '.join(found[:5])})"
+            fix = f"Look at the rows that {run.folder / 'troubles.jsonl'} names."
+            said.append(Warn(f"{name}: {steps} {what}.", fix))
+    return said
 
 
 def _stopped(name: str, taken: Summary) -> Warn:
     at = f" after step {taken.steps:,} of {taken.planned_steps:,}" if taken.planned_steps else ""
-    return Warn(f"{name}: the run was stopped early{at}; its numbers are those of the shorter run.", AGAIN)
+    return Warn(f"{name}: the run was stopped early{at}; its numbers are those of the shorter run.", GO_ON)
 
 
 def _of_answers(name: str, run: Run, taken: Summary) -> list[Warn]:

@@ -62,6 +62,11 @@ class Run:
         """Tell whether the run came to its end."""
         return (self.folder / "DONE").is_file()
 
+    @property
+    def trains(self) -> bool:
+        """Tell whether the run is a training."""
+        return self.asked().get("verb") == "train"
+
     def append(self, record: Step | Trouble) -> None:
         """Add one line to the log of steps, or to that of troubles."""
         with (self.folder / LOGS[type(record)]).open("a", encoding="utf-8") as log:
@@ -77,7 +82,10 @@ class Run:
         """Put the logs back as they were at a checkpoint; None empties them, for a start from the beginning."""
         for name in LOGS.values():
             kept = folder / name if folder else None
-            self.write_text(name, kept.read_text(encoding="utf-8") if kept and kept.is_file() else "")
+            if kept and kept.is_file():
+                self.write_text(name, kept.read_text(encoding="utf-8"))
+            else:
+                (self.folder / name).unlink(missing_ok=True)
 
     def write_text(self, name: str, text: str) -> None:
         """Write a whole file aside, then put it in place in one move."""

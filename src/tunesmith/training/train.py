@@ -101,7 +101,8 @@ def _learn(model: Model, prepared: Prepared, recipe: Recipe, run: Run) -> Summar
                 save(run, optimizer, event.step, begun)
             if wish.by:
                 break
-    seconds = time.perf_counter() - started
+    before = past.steps[-1].seconds if past.steps else 0.0
+    seconds = before + time.perf_counter() - started
     if not log:
         raise RunError("no step could be taken", fix="look at the rows named in troubles.jsonl")
     adapter = adapters.save(model, recipe, checkpoints)
