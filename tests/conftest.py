@@ -1,8 +1,11 @@
 """Small real models, built once per test session, and a toy task that they can learn."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when the hub's client is imported: no test waits for a network
 
 import pytest
 import torch

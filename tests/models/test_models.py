@@ -30,10 +30,9 @@ def test_what_is_no_model_is_refused(name, said, fix):
     assert fix in error.value.fix
 
 
-def test_a_hub_id_is_taken_as_it_is_and_refused_when_it_cannot_be_reached(monkeypatch):
+def test_a_hub_id_is_taken_as_it_is_and_refused_when_it_cannot_be_reached():
     place = find("nobody/no-such-model")
     assert place.source == "nobody/no-such-model"
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ModelError, match="model 'nobody/no-such-model' cannot be loaded"):
         load_encoder(place)
 
