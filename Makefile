@@ -25,7 +25,7 @@ demo: $(READY)
 	$(BIN)/tunesmith climb demo --out $(DEMO) -s limit.train=180 -s limit.validation=20
 
 test: $(READY)
-	$(BIN)/pytest --cov --cov-report=term --cov-fail-under=90
+	$(BIN)/pytest -n 2 --dist loadgroup --cov --cov-report=term --cov-fail-under=90
 
 check: $(READY)
 	$(BIN)/ruff format --check .
