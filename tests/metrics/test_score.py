@@ -24,7 +24,8 @@ def test_the_same_call_gives_the_same_numbers():
 
 
 def test_two_sets_of_predictions_are_compared_row_by_row():
-    found = compare(["x"] * 5, ["a b"] * 5, ["a b"] * 5, "rouge1")
+    ((before, after, found),) = compare(["x"] * 5, ["a b"] * 5, ["a b"] * 5, ["rouge1"])
+    assert (before.value, after.value) == (0, 1)
     assert (found.difference, found.p) == (1.0, 2 / 32)
 
 

@@ -81,19 +81,17 @@ def score_pairs(pairs: Pairs, metrics: Sequence[str], language: str = "en", agai
 
     Raises ConfigError for an unknown metric, DataError if the others answer other rows.
     """
-    marks = score(pairs.predictions, pairs.references, metrics, language)
     one_line = not any("\n" in text for texts in (pairs.predictions, *pairs.references) for text in texts)
     if against is None:
-        return Scored(marks, [], [], one_line)
+        return Scored(score(pairs.predictions, pairs.references, metrics, language), [], [], one_line)
     against = against.ordered_as(pairs)
     if against.references != pairs.references:
         raise DataError(
             "the two files of predictions have different references", fix="compare answers to the same rows"
         )
-    others = score(against.predictions, against.references, metrics, language)
-    both = (pairs.predictions, against.predictions)
-    found = [compare(*both, pairs.references, name, language) for name in metrics]
-    return Scored(marks, others, found, one_line)
+    found = compare(pairs.predictions, against.predictions, pairs.references, metrics, language)
+    marks, others, differences = (list(column) for column in zip(*found, strict=True))
+    return Scored(marks, others, differences, one_line)
 
 
 def read_pairs(

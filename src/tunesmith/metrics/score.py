@@ -43,20 +43,29 @@ def score(
     if isinstance(predictions, str):
         raise DataError("the predictions are one text, not a list of texts", fix="give a list of predictions")
     said, wanted = list(predictions), _lists(references)
-    return [_mark(metric(name, language), said, wanted, seed) for name in metrics]
+    marked = ((one, one.stats(said, wanted)) for one in (metric(name, language) for name in metrics))
+    return [_mark(one, stats, said, wanted, seed) for one, stats in marked]
 
 
 def compare(
-    a: Sequence[str], b: Sequence[str], references: Sequence[str | Sequence[str]], name: str, language: str = "en"
-) -> Paired:
-    """Compare predictions `b` with predictions `a` by one metric, row by row. Raises as `score`."""
-    one = metric(name, language)
+    a: Sequence[str],
+    b: Sequence[str],
+    references: Sequence[str | Sequence[str]],
+    metrics: Sequence[str] = DEFAULT,
+    language: str = "en",
+) -> list[tuple[Mark, Mark, Paired]]:
+    """Mark two sets of predictions for the same rows, and compare `b` with `a`, by each metric. Raises as `score`."""
     wanted = _lists(references)
-    return paired(one, one.stats(a, wanted), one.stats(b, wanted))
+    found = []
+    for one in (metric(name, language) for name in metrics):
+        before, after = one.stats(a, wanted), one.stats(b, wanted)
+        found.append((_mark(one, before, a, wanted), _mark(one, after, b, wanted), paired(one, before, after)))
+    return found
 
 
-def _mark(one: Metric, predictions: Sequence[str], references: Sequence[Sequence[str]], seed: int) -> Mark:
-    stats: Stats = one.stats(predictions, references)
+def _mark(
+    one: Metric, stats: Stats, predictions: Sequence[str], references: Sequence[Sequence[str]], seed: int = 0
+) -> Mark:
     value, low, high = interval(one, stats, seed)
     empty = sum(not text.strip() for text in predictions)
     numbers = {len(wanted) for wanted in references}
