@@ -16,11 +16,12 @@ from transformers import (
     Qwen3Config,
 )
 
-from tests.laws.test_packing import ROWS, gradients
+from tests.laws.test_packing import ROWS, SHARING, fast_loss, gradients, own_loss
 from tunesmith.data.pack import pack_padded
 from tunesmith.models import head
 from tunesmith.models.attention import can_pack
-from tunesmith.models.head import answer_logits, answer_loss
+from tunesmith.models.fused import cross_entropy
+from tunesmith.models.head import answer_logits
 from tunesmith.models.load import Model
 from tunesmith.training import batches
 from tunesmith.training.loop import make_batch
@@ -63,13 +64,15 @@ def family(request, model):
     return Model("family", net.eval(), other.encoder, other.kind, other.sha256, other.dtype), packs
 
 
-def test_the_loss_and_gradients_are_those_of_the_model_itself_one_row_at_a_time(family):
+@pytest.mark.parametrize("rows", [ROWS, SHARING], ids=["unlike", "sharing"])
+@pytest.mark.parametrize("loss_of", [own_loss, fast_loss])
+def test_the_loss_and_gradients_are_those_of_the_model_itself_one_row_at_a_time(family, loss_of, rows):
     loaded, packs = family
     assert can_pack(loaded.net) == packs
-    together = gradients(loaded, [make_batch(loaded, ROWS)])
+    together = gradients(loaded, [make_batch(loaded, rows)], loss_of)
     loaded.net.zero_grad()
     total = 0.0
-    for row in ROWS:  # the model's own loss, attention and labels
+    for row in rows:  # the model's own loss, attention and labels
         ids = torch.tensor([[*row.prompt, *row.answer]])
         labels = torch.tensor([[-100] * len(row.prompt) + list(row.answer)])
         loss = loaded.net(input_ids=ids, labels=labels, use_cache=False).loss * len(row.answer)
@@ -86,7 +89,7 @@ def test_the_loss_and_gradients_are_those_of_the_model_itself_one_row_at_a_time(
 def test_the_projection_in_pieces_gives_the_same_loss_and_gradients(family, monkeypatch, smoothing):
     loaded, _ = family
     batch = batches.padded([ROWS[0], ROWS[2], ROWS[3]], 0, loaded.device)
-    whole = answer_loss(answer_logits(loaded.net, batch.inputs, batch.keep), batch.targets, smoothing)
+    whole = cross_entropy(answer_logits(loaded.net, batch.inputs, batch.keep), batch.targets, smoothing)
     expected = torch.autograd.grad(whole, list(loaded.net.parameters()), allow_unused=True)
     monkeypatch.setattr(head, "PIECE", 4)
     pieces = head.loss_at(loaded.net, batch.inputs, batch.keep, batch.targets, smoothing)
@@ -103,7 +106,7 @@ def test_the_projection_in_pieces_gives_the_same_loss_and_gradients(family, monk
 def test_a_head_that_cannot_be_proven_is_left_to_the_model(model, monkeypatch):
     loaded = model("chat")
     batch = batches.padded(ROWS, 0, loaded.device)
-    whole = answer_loss(answer_logits(loaded.net, batch.inputs, batch.keep), batch.targets)
+    whole = cross_entropy(answer_logits(loaded.net, batch.inputs, batch.keep), batch.targets)
     monkeypatch.setattr(head, "PIECE", 2)
     loaded.net.config.logit_scale = 3.0  # which a Llama does not read
     pieces = head.loss_at(loaded.net, batch.inputs, batch.keep, batch.targets)
@@ -120,9 +123,9 @@ def test_the_quirks_are_large_enough_to_be_seen():
     batch = batches.padded(ROWS, 0, net.device)
     torch.nn.init.normal_(net.model.embed_tokens.weight, std=0.5)
     with torch.no_grad():
-        capped = answer_loss(answer_logits(net, batch.inputs, batch.keep), batch.targets)
+        capped = cross_entropy(answer_logits(net, batch.inputs, batch.keep), batch.targets)
         net.config.final_logit_softcapping = None
-        plain = answer_loss(answer_logits(net, batch.inputs, batch.keep), batch.targets)
+        plain = cross_entropy(answer_logits(net, batch.inputs, batch.keep), batch.targets)
     assert abs(capped - plain) > 0.1
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tests.laws.test_packing import ROWS
-from tunesmith.models.head import answer_logits, answer_loss, loss_at
+from tunesmith.models.fused import cross_entropy
+from tunesmith.models.head import answer_logits, loss_at
 from tunesmith.training import batches
 from tunesmith.training.loop import make_batch
 
@@ -21,7 +22,7 @@ def test_answer_only_head_equals_full_logits(model):
     )
     logits = answer_logits(net, batch.inputs, batch.keep)
     assert logits.shape == (sum(len(row.answer) for row in ROWS), full.shape[-1])
-    assert answer_loss(logits, batch.targets).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert cross_entropy(logits, batch.targets).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_encoder_decoder_loss_equals_transformers_own(model):
@@ -29,7 +30,7 @@ def test_encoder_decoder_loss_equals_transformers_own(model):
     row = ROWS[2]
     batch = batches.encoder_decoder([row], 0, 0, loaded.device)
     own = loaded.net(input_ids=torch.tensor([row.prompt]), labels=torch.tensor([row.answer])).loss
-    ours = answer_loss(answer_logits(loaded.net, batch.inputs, batch.keep), batch.targets) / len(row.answer)
+    ours = cross_entropy(answer_logits(loaded.net, batch.inputs, batch.keep), batch.targets) / len(row.answer)
     assert ours.item() == pytest.approx(own.item(), rel=1e-6)
 
 
@@ -39,6 +40,6 @@ def test_smoothing_is_the_mean_with_a_uniform_target(model, kind):
     batch = make_batch(loaded, ROWS) if kind == "t5" else batches.padded(ROWS, 0, loaded.device)
     logits = answer_logits(loaded.net, batch.inputs, batch.keep)
     uniform = -torch.log_softmax(logits, -1).mean(-1).sum()
-    expected = 0.9 * answer_loss(logits, batch.targets) + 0.1 * uniform
+    expected = 0.9 * cross_entropy(logits, batch.targets) + 0.1 * uniform
     smoothed = loss_at(loaded.net, batch.inputs, batch.keep, batch.targets, 0.1)
     assert smoothed.item() == pytest.approx(expected.item(), rel=1e-6)

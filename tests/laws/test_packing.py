@@ -1,13 +1,16 @@
 """Packed == padded == one example at a time: loss, gradients, and who sees whom."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
 from tunesmith import methods
 from tunesmith.data.encode import Encoded
 from tunesmith.errors import ModelError
-from tunesmith.models.attention import PACKED, attending, can_pack, packed_attention
-from tunesmith.models.head import answer_logits, answer_loss
+from tunesmith.models.attention import PACKED, Layout, attending, can_pack, packed_attention
+from tunesmith.models.fused import cross_entropy
+from tunesmith.models.head import answer_logits, loss_at
 from tunesmith.recipe import Full, Lora
 from tunesmith.training import batches
 from tunesmith.training.loop import make_batch
@@ -18,18 +21,32 @@ ROWS = [
     Encoded("c", tuple(range(20, 60)), (61, 62, 63, 64, 1)),
     Encoded("d", (70, 71, 72), (1,)),
 ]
+# All begin alike; the second is the first two tokens of the beginning and no more than its last prompt token.
+SHARING = [
+    Encoded("e", (2, 3, 4, 5, 6, 7), (8, 9, 1)),
+    Encoded("f", (2, 3, 4), (13, 1)),
+    Encoded("g", (2, 3, 4, 5, 6, *range(20, 60)), (61, 62, 63, 64, 1)),
+    Encoded("h", (2, 3, 30, 31), (1,)),
+]
 
 
-def gradients(model, batch_list):
+def own_loss(net, batch):
+    """The loss through the model's own forward pass and logits."""
+    return cross_entropy(answer_logits(net, batch.inputs, batch.keep), batch.targets)
+
+
+def fast_loss(net, batch):
+    """The loss as training takes it."""
+    return loss_at(net, batch.inputs, batch.keep, batch.targets)
+
+
+def gradients(model, batch_list, loss_of=fast_loss):
     """Sum the loss and gradients of several batches, each in packed attention where it is packed."""
     model.net.zero_grad()
     total = 0.0
     for batch in batch_list:
-        if "documents" in batch.inputs:
-            with attending(model.net, PACKED):
-                loss = answer_loss(answer_logits(model.net, batch.inputs, batch.keep), batch.targets)
-        else:
-            loss = answer_loss(answer_logits(model.net, batch.inputs, batch.keep), batch.targets)
+        with attending(model.net, PACKED) if "layout" in batch.inputs else nullcontext():
+            loss = loss_of(model.net, batch)
         loss.backward()
         total += loss.item()
     return total, {name: p.grad.clone() for name, p in model.net.named_parameters() if p.requires_grad}
@@ -43,20 +60,40 @@ def plain_batch(model, row):
 
 
 @pytest.mark.parametrize("method", [Full(), Lora(rank=4, alpha=8)], ids=lambda m: m.name)
-@pytest.mark.parametrize("kind", ["chat", "t5"])
-def test_a_batch_gives_the_loss_and_gradients_of_its_rows_one_by_one(model, kind, method):
+@pytest.mark.parametrize("rows", [ROWS, SHARING], ids=["unlike", "sharing"])
+@pytest.mark.parametrize(("kind", "loss_of"), [("chat", own_loss), ("chat", fast_loss), ("t5", fast_loss)])
+def test_a_batch_gives_the_loss_and_gradients_of_its_rows_one_by_one(model, kind, loss_of, rows, method):
     loaded = model(kind)
     methods.prepare(loaded.net, method, seed=1)
     if method.name == "lora":  # B starts at zero, which would hide half of the gradients
         for name, p in loaded.net.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(p, std=0.1, generator=torch.Generator().manual_seed(0))
-    together = gradients(loaded, [make_batch(loaded, ROWS)])
-    alone = gradients(loaded, [plain_batch(loaded, row) for row in ROWS])
+    together = gradients(loaded, [make_batch(loaded, rows)], loss_of)
+    alone = gradients(loaded, [plain_batch(loaded, row) for row in rows], own_loss)
     assert together[0] == pytest.approx(alone[0], rel=1e-6)
     assert together[1].keys() == alone[1].keys()
     for name, grad in alone[1].items():
         torch.testing.assert_close(together[1][name], grad, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_beginning_that_all_share_is_computed_once(model):
+    loaded = model("chat")
+    together = batches.packed(SHARING, loaded.device)
+    assert together.inputs["layout"].shared == 2
+    assert together.inputs["input_ids"].shape[1] == together.tokens - 2 * (len(SHARING) - 1)
+    assert together.tokens == sum(row.size for row in SHARING)
+    assert batches.packed(SHARING[:1], loaded.device).inputs["layout"] == (0, (SHARING[0].size,))
+    assert batches.packed(SHARING, loaded.device, share=False).inputs["layout"].shared == 0
+
+
+def test_under_dropout_every_row_draws_its_own_beginning(model):
+    loaded = model("chat")
+    methods.prepare(loaded.net, Lora(rank=4, dropout=0.5), seed=1)
+    loaded.net.train()
+    assert make_batch(loaded, SHARING).inputs["layout"].shared == 0
+    loaded.net.eval()
+    assert make_batch(loaded, SHARING).inputs["layout"].shared == 2
 
 
 def test_padding_a_decoder_changes_neither_loss_nor_gradients(model):
@@ -122,6 +159,6 @@ def test_a_sliding_window_is_not_packed(model):
 def test_packed_attention_refuses_what_it_would_have_to_ignore():
     q = torch.zeros(1, 2, 3, 4)
     with pytest.raises(ModelError, match="softcap"):
-        packed_attention(torch.nn.Identity(), q, q, q, None, documents=(3,), softcap=30.0)
-    with pytest.raises(ModelError, match="document lengths"):
+        packed_attention(torch.nn.Identity(), q, q, q, None, layout=Layout(0, (3,)), softcap=30.0)
+    with pytest.raises(ModelError, match="where documents begin"):
         packed_attention(torch.nn.Identity(), q, q, q, None)

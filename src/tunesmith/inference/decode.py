@@ -15,7 +15,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from tunesmith.data.encode import Encoded
 from tunesmith.data.pack import pack
-from tunesmith.models.attention import CACHED, PACKED, attending
+from tunesmith.models.attention import CACHED, PACKED, Layout, attending
 from tunesmith.models.load import Model
 
 READ_TOKENS = 2048  # prompt tokens read in one forward pass
@@ -139,7 +139,7 @@ def _read_group(model: Model, prompts: Sequence[tuple[int, ...]], cache: Cache) 
     logits = model.net(
         input_ids=ids,
         position_ids=positions,
-        documents=tuple(lengths),
+        layout=Layout(0, tuple(lengths)),
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=ends,

@@ -1,10 +1,15 @@
 """LoRA, through `peft`: low-rank updates injected into the network's linear layers."""
 
+from typing import Any
+
 import torch
 from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners import lora
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from tunesmith.errors import ModelError
+from tunesmith.models.fused import low_rank
 from tunesmith.names import suggest
 from tunesmith.recipe import Lora
 
@@ -22,9 +27,42 @@ def prepare(net: PreTrainedModel, method: Lora, seed: int) -> None:
     of every activation. Raises ModelError if no layer has a targeted name.
     """
     net.requires_grad_(False)
+    settings = config(net, method)
+    settings._register_custom_module({torch.nn.Linear: Linear})  # PEFT's own way to bring a layer
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        inject_adapter_in_model(config(net, method), net)
+        inject_adapter_in_model(settings, net)
+
+
+class Linear(lora.Linear):  # type: ignore[misc]
+    """PEFT's LoRA layer, with base and update as one product where nothing but the plain formula is asked."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Give the adapted layer's output [..., out] of `x` [..., in]."""
+        if kwargs or not self._plain(x):
+            result: Tensor = super().forward(x, *args, **kwargs)
+            return result
+        (name,) = self.active_adapters
+        base, a, b = self.base_layer, self.lora_A[name].weight, self.lora_B[name].weight
+        dropout = self.lora_dropout[name]
+        dropped = self.training and getattr(dropout, "p", 0.0)
+        noise = dropout(torch.ones_like(x)) if dropped else None
+        output = low_rank(x, base.weight, a, b, self.scaling[name], noise)
+        return output if base.bias is None else output + base.bias
+
+    def _plain(self, x: Tensor) -> bool:
+        """Tell whether one ordinary, unmerged adapter in the input's dtype sits on a frozen linear layer."""
+        active = self.active_adapters
+        return (
+            not (self.disable_adapters or self.merged)
+            and len(active) == 1
+            and active[0] in self.lora_A
+            and active[0] not in self.lora_variant
+            and not self.lora_bias.get(active[0], False)
+            and type(self.base_layer) is torch.nn.Linear
+            and not self.base_layer.weight.requires_grad
+            and x.dtype == self.lora_A[active[0]].weight.dtype == self.base_layer.weight.dtype
+        )
 
 
 def config(net: PreTrainedModel, method: Lora) -> LoraConfig:

@@ -1,20 +1,24 @@
 """Attention without padding: packed rows, and one new token each against cached ones.
 
-Two functions registered with transformers. `packed` takes one row of tokens
-[1, tokens], where `documents` holds the length of each document: every
-document sees itself and nothing else. `cached` takes one new token per row
-and the keys of all before it. Both run as batched products over the key-value
-heads, so that query heads which share a key are one product and no key is
-copied; on a CPU this beats the fused kernel, in the backward pass above all.
+`attend` lets every document of a packed row see itself and nothing else, but
+for a beginning that all of them share, which stands once before them; `packed`
+and `cached` are registered with transformers. `packed` takes one row of tokens
+[1, tokens], laid out as `layout` says; `cached` takes one new token per row
+and the keys of all before it. All run as
+batched products over the key-value heads, so that query heads which share a
+key are one product and no key is copied; on a CPU this beats the fused kernel,
+in the backward pass above all (decision 0004).
 """
 
+import functools
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from tunesmith.errors import ModelError
@@ -22,7 +26,6 @@ from tunesmith.errors import ModelError
 PACKED = "packed"
 CACHED = "cached"
 BLOCK = 256  # queries attended together
-WHOLE = 512  # a document up to this long is one block when gradients are needed
 # What attention layers pass along that changes nothing in the arithmetic below.
 _HARMLESS = {
     "position_ids",
@@ -31,8 +34,33 @@ _HARMLESS = {
     "use_cache",
     "output_attentions",
     "past_key_values",
-    "dropout",
+    "dropout",  # 0: see `can_pack`
 }
+
+
+class Layout(NamedTuple):
+    """How documents lie in a packed row: a beginning of `shared` tokens that all have, then the rest of each.
+
+    With nothing shared, `lengths` are those of the whole documents.
+    """
+
+    shared: int
+    lengths: tuple[int, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Count the tokens of the row."""
+        return self.shared + sum(self.lengths)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float) -> Tensor:
+    """Give softmax(q k^T * scale, causal within the document) v, [tokens, heads, width].
+
+    `query` is [tokens, heads, width]; `key` and `value` [tokens, groups,
+    width] may have fewer heads.
+    """
+    result: Tensor = _Attend.apply(query, key, value, layout, scale)
+    return result
 
 
 def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is transformers'
@@ -42,8 +70,7 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is transformers'
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    dropout: float = 0.0,
-    documents: Sequence[int] = (),
+    layout: Layout | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
     """Give causal attention within each document, [1, tokens, heads, width].
@@ -53,14 +80,11 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is transformers'
     that this function would have to ignore.
     """
     _refuse_others(others)
-    if not documents:
-        raise ModelError("packed attention needs document lengths", fix="pass `documents`")
+    if layout is None:
+        raise ModelError("packed attention needs to know where documents begin", fix="pass `layout`")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    lengths = list(documents)
-    parts = zip(*(torch.split(tensor[0], lengths, 1) for tensor in (query, key, value)), strict=True)
-    rate = dropout if module.training else 0.0
-    outputs = [_document(q, k, v, scale, rate) for q, k, v in parts]
-    return torch.cat(outputs, dim=1).transpose(0, 1)[None], None
+    by_token = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    return attend(*by_token, layout, scale)[None], None
 
 
 def cached_attention(  # noqa: PLR0913, PLR0917 - the signature is transformers'
@@ -97,39 +121,106 @@ def _refuse_others(others: dict[str, Any]) -> None:
         )
 
 
-def _document(query: Tensor, key: Tensor, value: Tensor, scale: float, dropout: float) -> Tensor:
-    """Attend within one document: softmax(q k^T * scale, causal) v, as [heads, n, width].
+class _Block(NamedTuple):
+    """Queries `low` to `high` of a packed row, and their keys: the first `shared` of the row, then those from `start`.
 
     Queries go in blocks, each against the keys up to its own end, so that the
-    future is hardly computed and the scores stay in the processor's cache. A
-    short document that needs a backward pass goes in one block, which saves
-    more in the backward than it wastes.
+    future is hardly computed.
     """
-    heads, n, width = query.shape
-    block = n if torch.is_grad_enabled() and n <= WHOLE else BLOCK
-    grouped = query.reshape(key.shape[0], heads // key.shape[0], n, width)
-    ends = [min(n, start + block) for start in range(0, n, block)]
-    parts = [
-        _block(grouped[:, :, start:end], key[:, :end], value[:, :end], scale, dropout)
-        for start, end in zip(range(0, n, block), ends, strict=True)
-    ]
-    return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)).reshape(heads, n, width)
+
+    shared: int
+    start: int
+    low: int
+    high: int
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.low, self.high)
+
+    def seen(self, x: Tensor) -> Tensor:
+        """Give the keys or values [groups, n, width] that these queries see, of all [tokens, groups, width]."""
+        own = x[self.start : self.high]
+        return (torch.cat([x[: self.shared], own]) if self.shared else own).transpose(0, 1)
+
+    def add(self, total: Tensor, part: Tensor, scale: float = 1.0) -> None:
+        """Add `part` [groups, n, width], times `scale`, where `seen` took it from."""
+        by_token = part.transpose(0, 1)
+        if self.shared:
+            total[: self.shared].add_(by_token[: self.shared], alpha=scale)
+        total[self.start : self.high].add_(by_token[self.shared :], alpha=scale)
 
 
-def _block(query: Tensor, key: Tensor, value: Tensor, scale: float, dropout: float) -> Tensor:
-    """Attend with the last `m` positions, [groups, share, m, width], over all keys up to them."""
-    groups, share, m, width = query.shape
+def _blocks(layout: Layout) -> Iterator[_Block]:
+    documents = [(0, layout.shared), *((layout.shared, length) for length in layout.lengths)]
+    start = 0
+    for shared, length in documents:
+        for low in range(start, start + length, BLOCK):
+            yield _Block(shared, start, low, min(start + length, low + BLOCK))
+        start += length
+
+
+class _Attend(Function):
+    """The weights of each block are kept for the backward pass; scores and masks are not.
+
+    Gradients of keys that many blocks see are summed in fp32.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float) -> Tensor:  # noqa: PLR0913, PLR0917
+        output = torch.empty(query.shape, dtype=query.dtype, device=query.device)
+        groups = key.shape[1]
+        weights = []
+        for block in _blocks(layout):
+            queries = _by_group(query[block.rows], groups)
+            weights.append(_weights(queries, block.seen(key), scale, block.high - block.low))
+            _put(output[block.rows], torch.bmm(weights[-1], block.seen(value)))
+        ctx.save_for_backward(query, key, value, *weights)
+        ctx.layout, ctx.scale = layout, scale
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        query, key, value, *kept = ctx.saved_tensors
+        of_query = torch.empty_like(gradient)
+        of_key, of_value = (torch.zeros(x.shape, dtype=torch.float32, device=x.device) for x in (key, value))
+        for block, weights in zip(_blocks(ctx.layout), kept, strict=True):
+            queries, outer = (_by_group(tensor[block.rows], key.shape[1]) for tensor in (query, gradient))
+            of_weights = torch.bmm(outer, block.seen(value).transpose(1, 2))
+            of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+            _put(of_query[block.rows], torch.bmm(of_scores, block.seen(key)), ctx.scale)
+            block.add(of_key, torch.bmm(of_scores.transpose(1, 2), queries), ctx.scale)
+            block.add(of_value, torch.bmm(weights.transpose(1, 2), outer))
+        return of_query, of_key.to(key.dtype), of_value.to(value.dtype), None, None
+
+
+def _weights(query: Tensor, key: Tensor, scale: float, m: int) -> Tensor:
+    """Give the attention weights [groups, share * m, n] of the last `m` of `n` positions."""
+    groups, rows, _ = query.shape
     n = key.shape[1]
-    scores = torch.bmm(query.reshape(groups, share * m, width), key.transpose(1, 2)).view(groups, share, m, n) * scale
-    future = torch.full((m, m), float("-inf"), dtype=scores.dtype, device=scores.device).triu_(1)
-    if n == m:
-        scores = scores + future
-    else:
-        scores[..., n - m :] += future
-    weights = torch.softmax(scores, dim=-1).view(groups, share * m, n)
-    if dropout:
-        weights = torch.nn.functional.dropout(weights, dropout)
-    return torch.bmm(weights, value).view(groups, share, m, width)
+    scores = query.new_empty(groups, rows, n)
+    torch.baddbmm(scores, query, key.transpose(1, 2), beta=0, alpha=scale, out=scores)
+    scores.view(groups, -1, m, n)[..., n - m :] += _future(scores.dtype, scores.device)[:m, :m]
+    return torch.softmax(scores, dim=-1)
+
+
+@functools.lru_cache(maxsize=8)
+def _future(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Give [BLOCK, BLOCK], minus infinity where the key comes after the query."""
+    return torch.full((BLOCK, BLOCK), float("-inf"), dtype=dtype, device=device).triu_(1)
+
+
+def _by_group(x: Tensor, groups: int) -> Tensor:
+    """Turn [m, heads, width] into [groups, share * m, width]: the queries that share a key lie together."""
+    m, heads, width = x.shape
+    return x.reshape(m, groups, heads // groups, width).permute(1, 2, 0, 3).reshape(groups, -1, width)
+
+
+def _put(place: Tensor, by_group: Tensor, scale: float = 1.0) -> None:
+    """Write [groups, share * m, width], times `scale`, back into `place` [m, heads, width]."""
+    m, _, width = place.shape
+    groups = by_group.shape[0]
+    laid_out = by_group.view(groups, -1, m, width).permute(2, 0, 1, 3)
+    torch.mul(laid_out, scale, out=place.view(m, groups, -1, width))
 
 
 def _no_mask(*_: Any, **__: Any) -> None:
@@ -144,12 +235,12 @@ for _name, _function in ((PACKED, packed_attention), (CACHED, cached_attention))
 def can_pack(net: PreTrainedModel) -> bool:
     """Tell whether packed attention is the model's own arithmetic.
 
-    It is not where the layers use sliding windows, soft caps, sinks or a
+    It is not where the layers use sliding windows, soft caps, sinks, dropout or a
     position bias, or do not take their attention from transformers' registry.
     """
     config = net.config
     # is_encoder_decoder: T5 adds a learned position bias to every score
-    odd = ("sliding_window", "attn_logit_softcapping", "attention_chunk_size")
+    odd = ("sliding_window", "attn_logit_softcapping", "attention_chunk_size", "attention_dropout")
     if config.is_encoder_decoder or any(getattr(config, name, None) for name in odd):
         return False
     layers = set(getattr(config, "layer_types", None) or ["full_attention"])

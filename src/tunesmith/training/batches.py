@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tunesmith.data.encode import Encoded
+from tunesmith.models.attention import Layout
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,29 @@ class Batch:
         return len(self.targets)
 
 
-def packed(rows: Sequence[Encoded], device: torch.device) -> Batch:
-    """Lay rows end to end, [1, tokens]; positions restart and `documents` holds the lengths."""
-    lengths = [row.size for row in rows]
-    ids = torch.tensor([[token for row in rows for token in (*row.prompt, *row.answer)]])
-    positions = torch.cat([torch.arange(n) for n in lengths])[None]
-    keep = torch.cat([_predicts_answer(row) for row in rows])[None]
-    inputs = {"input_ids": ids.to(device), "position_ids": positions.to(device), "documents": tuple(lengths)}
-    return Batch(inputs, keep.to(device), _targets(rows).to(device), sum(lengths))
+def packed(rows: Sequence[Encoded], device: torch.device, share: bool = True) -> Batch:
+    """Lay rows end to end, [1, tokens], the beginning that all prompts share once before them.
+
+    A token depends on nothing that comes after it: the same beginning has the
+    same hidden states in every row, and its gradient is the sum of theirs. That
+    does not hold under dropout, where every row draws its own: hence `share`.
+    """
+    begin = shared(rows) if share else 0
+    rests = [(*row.prompt, *row.answer)[begin:] for row in rows]
+    layout = Layout(begin, tuple(map(len, rests)))
+    ids = torch.tensor([*rows[0].prompt[:begin], *(token for rest in rests for token in rest)])
+    positions = torch.cat([torch.arange(begin), *(torch.arange(begin, row.size) for row in rows)])
+    keep = torch.cat([torch.zeros(begin, dtype=torch.bool), *(_predicts_answer(row)[begin:] for row in rows)])
+    inputs = {"input_ids": ids[None].to(device), "position_ids": positions[None].to(device), "layout": layout}
+    return Batch(inputs, keep[None].to(device), _targets(rows).to(device), sum(row.size for row in rows))
+
+
+def shared(rows: Sequence[Encoded]) -> int:
+    """Count the tokens with which all prompts begin, short of the last of each, which predicts its own answer."""
+    if len(rows) < 2:
+        return 0
+    least, most = (ids(row.prompt[:-1] for row in rows) for ids in (min, max))  # in order: what these share, all do
+    return next((i for i, (one, other) in enumerate(zip(least, most, strict=False)) if one != other), len(least))
 
 
 def padded(rows: Sequence[Encoded], pad: int, device: torch.device) -> Batch:

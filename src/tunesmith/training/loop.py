@@ -115,6 +115,7 @@ def steps(
     tokens, answer_tokens, seconds = (last.tokens, last.answer_tokens, last.seconds) if last else (0, 0, 0.0)
     for place in plan.after(last.step if last else 0):
         started = time.perf_counter()
+        model.net.train()
         made = [make_batch(model, rows) for rows in place.group]
         with _dropout_of(recipe.seed, place.step):
             loss = _accumulate(model, made, optimizer, recipe.train.label_smoothing)
@@ -167,8 +168,13 @@ def make_batch(model: Model, rows: Sequence[Encoded]) -> Batch:
     if model.kind == "encoder-decoder":
         return batches.encoder_decoder(rows, pad, config.decoder_start_token_id, model.device)
     if can_pack(model.net):
-        return batches.packed(rows, model.device)
+        return batches.packed(rows, model.device, share=not _drops(model.net))
     return batches.padded(rows, pad, model.device)
+
+
+def _drops(net: torch.nn.Module) -> bool:
+    """Tell whether dropout is at work."""
+    return any(isinstance(module, torch.nn.Dropout) and module.p and module.training for module in net.modules())
 
 
 def _fill(model: Model, rows: Sequence[Encoded], recipe: Recipe) -> list[list[Encoded]]:
@@ -181,7 +187,6 @@ def _accumulate(model: Model, made: Sequence[Batch], optimizer: MasterAdamW, smo
     """Sum the gradients of micro batches, each answer token weighing the same; give their mean loss."""
     answers = sum(batch.answer_tokens for batch in made)
     total = 0.0
-    model.net.train()
     with _attention(model):
         for batch in made:
             try:

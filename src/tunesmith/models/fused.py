@@ -1,0 +1,196 @@
+"""Chains of small operations in few passes over memory, each with its backward written out.
+
+On a processor an element-wise pass over a batch costs as much as a few
+hundred thousand multiplications, and autograd keeps the result of each. These
+functions give the same numbers as the chains they replace (`tests/models/
+test_fused.py`), round once at the end, and keep what the backward needs.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.nn import functional
+
+LOGITS = 1 << 20  # logits turned into probabilities at a time: 4 MB in fp32, which stay in the cache
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Give x / sqrt(mean(x^2) + eps) * weight over the last dimension (Zhang and Sennrich 2019, section 4)."""
+    result: Tensor = _RmsNorm.apply(x, weight, eps)
+    return result
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn `x` [tokens, heads, width] by the angles of its positions, halves paired (RoPE as transformers lays it out).
+
+    `cos` and `sin` are [tokens, width].
+    """
+    result: Tensor = _Rotate.apply(x, cos[:, None], sin[:, None])
+    return result
+
+
+def gated(gate: Tensor, up: Tensor) -> Tensor:
+    """Give silu(gate) * up (SwiGLU, Shazeer 2020)."""
+    result: Tensor = _Gated.apply(gate, up)
+    return result
+
+
+def low_rank(x: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float, noise: Tensor | None = None) -> Tensor:
+    """Give x W^T + scale (x * noise) A^T B^T for a frozen `weight` [out, in], `a` [rank, in] and `b` [out, rank].
+
+    The update is added before the product is rounded. Rounded first, a bf16
+    result would swallow every update below 1/512 of it, and an adapter that
+    has just begun would learn from a network that does not see it.
+    """
+    result: Tensor = _LowRank.apply(x, weight, a, b, scale, noise)
+    return result
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Give the summed cross-entropy in nats of `targets` [n] under `logits` [n, vocabulary], computed in fp32.
+
+    `smoothing` spreads that share of each target over the whole vocabulary
+    (Szegedy et al. 2016, section 7). The gradient is made with the loss, a few
+    rows at a time, so that no fp32 copy of all logits is ever held.
+    """
+    result: Tensor = _CrossEntropy.apply(logits, targets, smoothing)
+    return result
+
+
+class _RmsNorm(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        normal, inverse = _normalise(x, weight, eps)
+        ctx.save_for_backward(x, weight, inverse)
+        return normal
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
+        x, weight, inverse = ctx.saved_tensors
+        of_x = _normalise_back(gradient, x, weight, inverse) if ctx.needs_input_grad[0] else None
+        of_weight = None
+        if ctx.needs_input_grad[1]:
+            of_weight = (gradient.float() * (x.float() * inverse)).flatten(0, -2).sum(0).to(weight.dtype)
+        return of_x, of_weight, None
+
+
+def _normalise(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    wide = x.to(torch.float32, copy=True)
+    inverse = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square().div(x.shape[-1]).add(eps).rsqrt()
+    return wide.mul_(inverse).mul_(weight).to(x.dtype), inverse
+
+
+def _normalise_back(gradient: Tensor, x: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
+    """Give inverse * (g w - n mean(g w n)), where n = x * inverse."""
+    normal = x.to(torch.float32, copy=True).mul_(inverse)
+    scaled = gradient.to(torch.float32, copy=True).mul_(weight)
+    along = torch.linalg.vecdot(scaled, normal)[..., None].div(-x.shape[-1])
+    return scaled.addcmul_(normal, along).mul_(inverse).to(x.dtype)
+
+
+class _Rotate(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turn(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        cos, sin = ctx.saved_tensors
+        return _turn_back(gradient, cos, sin), None, None
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
+    turned = x * cos
+    turned[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
+    turned[..., half:].addcmul_(x[..., :half], sin[..., half:])
+    return turned
+
+
+def _turn_back(gradient: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    half = gradient.shape[-1] // 2
+    back = gradient * cos
+    back[..., :half].addcmul_(gradient[..., half:], sin[..., half:])
+    back[..., half:].addcmul_(gradient[..., :half], sin[..., :half], value=-1)
+    return back
+
+
+class _Gated(Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return _gate(gate, up)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return _gate_back(gradient, *ctx.saved_tensors)
+
+
+def _gate(gate: Tensor, up: Tensor) -> Tensor:
+    return functional.silu(gate).mul_(up)
+
+
+def _gate_back(gradient: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    """Give the gradients of gate and up; silu is computed again, as keeping it would cost a fifth of the memory."""
+    of_up = functional.silu(gate).mul_(gradient)
+    return torch.ops.aten.silu_backward(gradient * up, gate), of_up
+
+
+class _LowRank(Function):
+    @staticmethod
+    def forward(  # noqa: PLR0913, PLR0917 - what the formula has
+        ctx: Any, x: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float, noise: Tensor | None
+    ) -> Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        seen = flat if noise is None else flat * noise.view_as(flat)
+        inner = torch.mm(seen, a.t()).mul_(scale)
+        ctx.save_for_backward(flat, weight, a, b, inner, noise)
+        ctx.scale = scale
+        result = torch.mm(inner, b.t()).addmm_(flat, weight.t())
+        return result.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, weight, a, b, inner, noise = ctx.saved_tensors
+        flat = gradient.reshape(-1, gradient.shape[-1])
+        of_inner = torch.mm(flat, b).mul_(ctx.scale)
+        of_a = torch.mm(of_inner.t(), x if noise is None else x * noise.view_as(x))
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            of_x = torch.mm(of_inner, a)
+            if noise is not None:
+                of_x.mul_(noise.view_as(of_x))
+            of_x = of_x.addmm_(flat, weight).view(*gradient.shape[:-1], -1)
+        return of_x, None, of_a, torch.mm(flat.t(), inner), None, None
+
+
+class _CrossEntropy(Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+        n, words = logits.shape
+        learns = ctx.needs_input_grad[0]
+        gradient = torch.empty_like(logits) if learns else None
+        total = torch.zeros((), dtype=torch.float32, device=logits.device)
+        rows = max(1, LOGITS // words)
+        for start in range(0, n, rows):
+            part = logits[start : start + rows].float()
+            aim = targets[start : start + rows, None]
+            part -= torch.logsumexp(part, -1, keepdim=True)
+            total -= (1 - smoothing) * part.gather(1, aim).sum() + (smoothing * part.mean(-1).sum() if smoothing else 0)
+            if gradient is not None:
+                part.exp_().scatter_add_(1, aim, part.new_full(aim.shape, smoothing - 1))
+                gradient[start : start + rows] = part.sub_(smoothing / words) if smoothing else part
+        ctx.save_for_backward(gradient)
+        ctx.spent = False
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, of_loss: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        if ctx.spent:
+            raise RuntimeError("cross_entropy: the backward pass can run only once; it reuses its gradient's memory")
+        ctx.spent = True
+        (gradient,) = ctx.saved_tensors
+        return gradient.mul_(of_loss), None, None
