@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 DEMO := runs/demo
 
-.PHONY: setup demo test check format bench clean
+.PHONY: setup demo test check format bench bench-peers clean
 
 setup: $(READY)
 
@@ -37,7 +37,15 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 bench: $(READY)
-	$(BIN)/python benchmarks/train_vs_trl.py --rows 64
+	$(BIN)/python benchmarks/train.py
+
+# The tools that benchmarks/train.py compares with, each with the versions it asks for.
+bench-peers:
+	for peer in trl llama-factory; do \
+	  $(PYTHON) -m venv .venv-peers/$$peer && \
+	  .venv-peers/$$peer/bin/pip install -q $(TORCH_INDEX) "$$(grep '^torch==' constraints.txt)" && \
+	  .venv-peers/$$peer/bin/pip install -q "$$(grep '^torch==' constraints.txt)" -r benchmarks/peers/requirements-$$peer.txt \
+	  || exit 1; done
 
 clean:
 	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache

@@ -28,17 +28,12 @@ Nothing of tunesmith is imported, and the run is refused if TRL would train on o
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import ctypes
-import json
-import os
-import sys
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, cast
+
+from peer import DTYPES, IGNORED, options, read_rows, refuse, report
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterable
 
     from transformers import PreTrainedTokenizerBase
@@ -48,51 +43,17 @@ if TYPE_CHECKING:
     Example = dict[str, list[int]]
 
 ORDERS = {"given": "sequential", "length": "group_by_length"}
-DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
-IGNORED = -100
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h; a threshold of -1 never trims
 
 
 def main() -> None:
-    """Train once as asked and print the measurements; everything else that is written goes to stderr."""
-    asked = parse_options()
-    os.environ["HF_HUB_OFFLINE"] = "1"  # the trainer reports its use to the hub otherwise; read at import
-    if asked.memory == "kept":
-        keep_memory()
-    with contextlib.redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as folder:
-        result = measure(asked, folder)
-    print(json.dumps(result))
-
-
-def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Training speed of TRL's SFTTrainer, as one JSON line.")
-    parser.add_argument("--model", required=True, help="folder with weights and tokenizer")
-    parser.add_argument("--rows", required=True, type=Path, help='JSONL of {"prompt", "completion"}, rendered text')
-    parser.add_argument("--rank", type=int, default=8)
-    parser.add_argument("--alpha", type=int, default=16)
-    parser.add_argument("--targets", default="q_proj,v_proj", help="names of the adapted layers, with commas")
-    parser.add_argument("--batch", type=int, default=8, help="rows per step")
+    parser = options("Training speed of TRL's SFTTrainer, as one JSON line.")
     parser.add_argument("--micro-batch", type=int, default=1, help="rows per forward pass; divides --batch")
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--lr", type=float, default=2e-4)
-    parser.add_argument("--dtype", choices=DTYPES, default="bf16", help="of the weights and the arithmetic")
-    parser.add_argument("--max-length", type=int, default=2048, help="a longer row is refused, not cut")
     parser.add_argument("--order", choices=ORDERS, default="given", help="of the rows: as in the file, or by length")
     parser.add_argument("--attention", choices=["sdpa", "eager"], default="sdpa")
-    parser.add_argument("--memory", choices=["kept", "returned"], default="kept", help="what is done with freed memory")
     asked = parser.parse_args()
     if asked.batch % asked.micro_batch:
         parser.error(f"--micro-batch {asked.micro_batch} does not divide --batch {asked.batch}")
-    return asked
-
-
-def keep_memory() -> None:
-    """Have freed memory used again; must come before torch is imported, which reads its variable once."""
-    os.environ["THP_MEM_ALLOC_ENABLE"] = "1"
-    libc = ctypes.CDLL(None)
-    for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1)):
-        if libc.mallopt(option, value) != 1:
-            refuse("this libc's mallopt refuses to keep freed memory", "run with --memory returned")
+    report(measure, asked)
 
 
 def measure(asked: argparse.Namespace, folder: str) -> dict[str, object]:
@@ -117,22 +78,13 @@ def measure(asked: argparse.Namespace, folder: str) -> dict[str, object]:
         "trained_tokens": trained,
         "seconds": seconds,
         "tokens_per_second": round(real / seconds, 2),
-        "peak_rss_bytes": peak_rss_bytes(),
         "order": asked.order,
         "micro_batch": asked.micro_batch,
         "attention": asked.attention,
-        "memory": asked.memory,
         "losses": losses,
         "first_loss": losses[0],
         "final_loss": losses[-1],
     }
-
-
-def read_rows(file: Path) -> list[Row]:
-    """The prompt and completion of every line; further keys are left behind, since TRL gives some a meaning."""
-    with file.open(encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines if line.strip()]
-    return [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]
 
 
 def build_trainer(
@@ -205,18 +157,6 @@ def check_row(number: int, row: Row, example: Example, tokenizer: PreTrainedToke
             f"where the row holds {len(prompt)} + {len(completion)}",
             "end the completion with the tokenizer's EOS, the prompt at a token border, or raise --max-length",
         )
-
-
-def peak_rss_bytes() -> int:
-    """The process's own high-water mark; getrusage would pass on that of a larger parent."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024
-
-
-def refuse(what: str, fix: str) -> NoReturn:
-    print(f"error: {what}\n  fix: {fix}", file=sys.stderr)
-    raise SystemExit(2)
 
 
 if __name__ == "__main__":

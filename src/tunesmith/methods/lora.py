@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tunesmith.errors import ModelError
-from tunesmith.models.fused import low_rank
+from tunesmith.models.fused import Adapted, low_rank
 from tunesmith.names import suggest
 from tunesmith.recipe import Lora
 
@@ -39,16 +39,24 @@ class Linear(lora.Linear):  # type: ignore[misc]
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Give the adapted layer's output [..., out] of `x` [..., in]."""
-        if kwargs or not self._plain(x):
+        parts = None if kwargs else self.adapted(x, with_dropout=True)
+        if parts is None:
             result: Tensor = super().forward(x, *args, **kwargs)
             return result
+        dropout = self.lora_dropout[self.active_adapters[0]]
+        noise = dropout(torch.ones_like(x)) if self._drops() else None
+        (output,) = low_rank(x, [parts], noise)
+        return output if self.base_layer.bias is None else output + self.base_layer.bias
+
+    def adapted(self, x: Tensor, with_dropout: bool = False) -> Adapted | None:
+        """Give base and update where nothing but the plain formula is asked of this layer for `x`."""
+        if not self._plain(x) or (self._drops() and not with_dropout):
+            return None
         (name,) = self.active_adapters
-        base, a, b = self.base_layer, self.lora_A[name].weight, self.lora_B[name].weight
-        dropout = self.lora_dropout[name]
-        dropped = self.training and getattr(dropout, "p", 0.0)
-        noise = dropout(torch.ones_like(x)) if dropped else None
-        output = low_rank(x, base.weight, a, b, self.scaling[name], noise)
-        return output if base.bias is None else output + base.bias
+        return Adapted(self.base_layer.weight, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name])
+
+    def _drops(self) -> bool:
+        return bool(self.training and getattr(self.lora_dropout[self.active_adapters[0]], "p", 0.0))
 
     def _plain(self, x: Tensor) -> bool:
         """Tell whether one ordinary, unmerged adapter in the input's dtype sits on a frozen linear layer."""
@@ -60,6 +68,7 @@ class Linear(lora.Linear):  # type: ignore[misc]
             and active[0] not in self.lora_variant
             and not self.lora_bias.get(active[0], False)
             and type(self.base_layer) is torch.nn.Linear
+            and not (self.base_layer._forward_hooks or self.base_layer._forward_pre_hooks)
             and not self.base_layer.weight.requires_grad
             and x.dtype == self.lora_A[active[0]].weight.dtype == self.base_layer.weight.dtype
         )

@@ -12,7 +12,7 @@ in the backward pass above all (decision 0004).
 
 import functools
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -59,7 +59,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: flo
     `query` is [tokens, heads, width]; `key` and `value` [tokens, groups,
     width] may have fewer heads.
     """
-    result: Tensor = _Attend.apply(query, key, value, layout, scale)
+    result: Tensor = _Attend.apply(query, key, value, layout, scale)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -83,8 +83,8 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is transformers'
     if layout is None:
         raise ModelError("packed attention needs to know where documents begin", fix="pass `layout`")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    by_token = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    return attend(*by_token, layout, scale)[None], None
+    queries, keys, values = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    return attend(queries, keys, values, layout, scale)[None], None
 
 
 def cached_attention(  # noqa: PLR0913, PLR0917 - the signature is transformers'
@@ -166,7 +166,7 @@ class _Attend(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float) -> Tensor:  # noqa: PLR0913, PLR0917
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float) -> Tensor:
         output = torch.empty(query.shape, dtype=query.dtype, device=query.device)
         groups = key.shape[1]
         weights = []
@@ -179,7 +179,7 @@ class _Attend(Function):
         return output
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, *kept = ctx.saved_tensors
         of_query = torch.empty_like(gradient)
         of_key, of_value = (torch.zeros(x.shape, dtype=torch.float32, device=x.device) for x in (key, value))

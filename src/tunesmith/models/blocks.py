@@ -8,7 +8,7 @@ model itself before it is first used.
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from tunesmith.models.attention import Layout, attend
-from tunesmith.models.fused import gated, rms_norm, rotate
+from tunesmith.models.fused import Adapted, gated, low_rank, rms_norm, rotate
 
 # Families whose block is x + attention(norm(x)), then x + mlp(norm(x)), with RMS norms, RoPE and SwiGLU.
 FAMILIES = {"llama", "mistral", "qwen2", "qwen3"}
@@ -30,7 +30,7 @@ def knows(net: PreTrainedModel, inputs: dict[str, Any]) -> bool:
         config.model_type in FAMILIES
         and getattr(config, "hidden_act", None) == "silu"
         and set(inputs) == INPUTS
-        and not any(module._forward_hooks or module._forward_pre_hooks for module in _passed_over(net))
+        and not any(map(_hooked, _passed_over(net)))
     )
 
 
@@ -48,29 +48,55 @@ def kept_states(net: PreTrainedModel, inputs: dict[str, Any], keep: Tensor) -> T
     return _norm(body.norm, x)
 
 
-def _block(layer: Any, x: Tensor, cos: Tensor, sin: Tensor, layout: Layout, kept: Tensor | None) -> Tensor:  # noqa: PLR0913, PLR0917
+def _block(layer: Any, x: Tensor, cos: Tensor, sin: Tensor, layout: Layout, kept: Tensor | None) -> Tensor:
     """Give the block's output where `kept` [tokens] is true, everywhere if it is None."""
     attention, mlp = layer.self_attn, layer.mlp
     normal = _norm(layer.input_layernorm, x)
-    query, key = (rotate(_heads(attention, which, normal), cos, sin) for which in "qk")
-    value = attention.v_proj(normal).unflatten(-1, (-1, attention.head_dim))
+    query, key, value = (
+        flat.view(len(flat), -1, attention.head_dim)
+        for flat in _together(normal, attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    query, key = (rotate(_norm_of_heads(attention, *part), cos, sin) for part in (("q", query), ("k", key)))
     seen = attend(query, key, value, layout, attention.scaling).flatten(-2)
     if kept is not None:
         x, seen = x[kept], seen[kept]
     x = x + attention.o_proj(seen)
     normal = _norm(layer.post_attention_layernorm, x)
-    return x + mlp.down_proj(gated(mlp.gate_proj(normal), mlp.up_proj(normal)))
+    output: Tensor = x + mlp.down_proj(gated(*_together(normal, mlp.gate_proj, mlp.up_proj)))
+    return output
 
 
-def _heads(attention: Any, which: str, x: Tensor) -> Tensor:
-    """Give queries or keys [tokens, heads, width], normalised where the family does so (Qwen 3)."""
-    heads = getattr(attention, f"{which}_proj")(x).unflatten(-1, (-1, attention.head_dim))
+def _together(x: Tensor, *layers: Any) -> list[Tensor]:
+    """Give the output of each linear layer that takes `x`, as one function where all are frozen but for an update."""
+    parts = [_adapted(layer, x) for layer in layers]
+    if not any(part is not None and part.a is not None for part in parts) or None in parts:
+        return [layer(x) for layer in layers]
+    biases = [getattr(layer, "base_layer", layer).bias for layer in layers]
+    outputs = zip(low_rank(x, cast("list[Adapted]", parts)), biases, strict=True)
+    return [output if bias is None else output + bias for output, bias in outputs]
+
+
+def _adapted(layer: Any, x: Tensor) -> Adapted | None:
+    if _hooked(layer):
+        return None
+    if type(layer) is nn.Linear:
+        return None if layer.weight.requires_grad or layer.weight.dtype != x.dtype else Adapted(layer.weight)
+    found: Adapted | None = layer.adapted(x) if hasattr(layer, "adapted") else None
+    return found
+
+
+def _norm_of_heads(attention: Any, which: str, heads: Tensor) -> Tensor:
+    """Normalise queries or keys [tokens, heads, width] where the family does so (Qwen 3)."""
     norm = getattr(attention, f"{which}_norm", None)
     return heads if norm is None else _norm(norm, heads)
 
 
 def _norm(module: Any, x: Tensor) -> Tensor:
     return rms_norm(x, module.weight, module.variance_epsilon)
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _passed_over(net: PreTrainedModel) -> Iterable[nn.Module]:

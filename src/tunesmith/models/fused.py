@@ -6,7 +6,8 @@ functions give the same numbers as the chains they replace (`tests/models/
 test_fused.py`), round once at the end, and keep what the backward needs.
 """
 
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ LOGITS = 1 << 20  # logits turned into probabilities at a time: 4 MB in fp32, wh
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Give x / sqrt(mean(x^2) + eps) * weight over the last dimension (Zhang and Sennrich 2019, section 4)."""
-    result: Tensor = _RmsNorm.apply(x, weight, eps)
+    result: Tensor = _RmsNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -27,24 +28,35 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     `cos` and `sin` are [tokens, width].
     """
-    result: Tensor = _Rotate.apply(x, cos[:, None], sin[:, None])
+    result: Tensor = _Rotate.apply(x, cos[:, None], sin[:, None])  # type: ignore[no-untyped-call]
     return result
 
 
 def gated(gate: Tensor, up: Tensor) -> Tensor:
     """Give silu(gate) * up (SwiGLU, Shazeer 2020)."""
-    result: Tensor = _Gated.apply(gate, up)
+    result: Tensor = _Gated.apply(gate, up)  # type: ignore[no-untyped-call]
     return result
 
 
-def low_rank(x: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float, noise: Tensor | None = None) -> Tensor:
-    """Give x W^T + scale (x * noise) A^T B^T for a frozen `weight` [out, in], `a` [rank, in] and `b` [out, rank].
+class Adapted(NamedTuple):
+    """A frozen linear layer, `weight` [out, in], with its low-rank update, if any: `a` [rank, in], `b` [out, rank]."""
+
+    weight: Tensor
+    a: Tensor | None = None
+    b: Tensor | None = None
+    scale: float = 1.0
+
+
+def low_rank(x: Tensor, layers: Sequence[Adapted], noise: Tensor | None = None) -> tuple[Tensor, ...]:
+    """Give x W^T + scale (x * noise) A^T B^T for each of the layers that take `x`.
 
     The update is added before the product is rounded. Rounded first, a bf16
     result would swallow every update below 1/512 of it, and an adapter that
-    has just begun would learn from a network that does not see it.
+    has just begun would learn from a network that does not see it. Layers that
+    share an input read it together, and add their gradients to one.
     """
-    result: Tensor = _LowRank.apply(x, weight, a, b, scale, noise)
+    tensors = [tensor for layer in layers for tensor in layer[:3]]
+    result: tuple[Tensor, ...] = _LowRank.apply(x, noise, [layer.scale for layer in layers], *tensors)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -55,7 +67,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Te
     (Szegedy et al. 2016, section 7). The gradient is made with the loss, a few
     rows at a time, so that no fp32 copy of all logits is ever held.
     """
-    result: Tensor = _CrossEntropy.apply(logits, targets, smoothing)
+    result: Tensor = _CrossEntropy.apply(logits, targets, smoothing)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -67,7 +79,7 @@ class _RmsNorm(Function):
         return normal
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight, inverse = ctx.saved_tensors
         of_x = _normalise_back(gradient, x, weight, inverse) if ctx.needs_input_grad[0] else None
         of_weight = None
@@ -97,7 +109,7 @@ class _Rotate(Function):
         return _turn(x, cos, sin)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
         return _turn_back(gradient, cos, sin), None, None
 
@@ -125,7 +137,7 @@ class _Gated(Function):
         return _gate(gate, up)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         return _gate_back(gradient, *ctx.saved_tensors)
 
 
@@ -141,30 +153,58 @@ def _gate_back(gradient: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tens
 
 class _LowRank(Function):
     @staticmethod
-    def forward(  # noqa: PLR0913, PLR0917 - what the formula has
-        ctx: Any, x: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float, noise: Tensor | None
-    ) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, noise: Tensor | None, scales: list[float], *tensors: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        layers = [Adapted(*parts) for parts in _by_layer(tensors, scales)]
         flat = x.reshape(-1, x.shape[-1])
         seen = flat if noise is None else flat * noise.view_as(flat)
-        inner = torch.mm(seen, a.t()).mul_(scale)
-        ctx.save_for_backward(flat, weight, a, b, inner, noise)
-        ctx.scale = scale
-        result = torch.mm(inner, b.t()).addmm_(flat, weight.t())
-        return result.view(*x.shape[:-1], -1)
+        every = [layer.a for layer in layers if layer.a is not None]
+        inner = iter(torch.split(torch.mm(seen, _stacked(every).t()), [len(a) for a in every], 1) if every else ())
+        inners = [None if layer.a is None else next(inner) * layer.scale for layer in layers]
+        ctx.save_for_backward(flat, noise, *tensors, *inners)
+        ctx.scales = scales
+        outputs = (_product(flat, layer, inner) for layer, inner in zip(layers, inners, strict=True))
+        return tuple(output.view(*x.shape[:-1], -1) for output in outputs)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, weight, a, b, inner, noise = ctx.saved_tensors
-        flat = gradient.reshape(-1, gradient.shape[-1])
-        of_inner = torch.mm(flat, b).mul_(ctx.scale)
-        of_a = torch.mm(of_inner.t(), x if noise is None else x * noise.view_as(x))
-        of_x = None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, noise, *tensors = ctx.saved_tensors
+        tensors, inners = tensors[: 3 * len(gradients)], tensors[3 * len(gradients) :]
+        layers = [Adapted(*parts) for parts in _by_layer(tensors, ctx.scales)]
+        outer = [gradient.reshape(-1, gradient.shape[-1]) for gradient in gradients]
+        updates = [
+            (i, layer.a, layer.b) for i, layer in enumerate(layers) if layer.a is not None and layer.b is not None
+        ]
+        of_tensors: list[Tensor | None] = [None] * len(tensors)
+        of_x: Tensor | None = None
+        if updates:
+            every = [a for _, a, _ in updates]
+            of_inner = torch.cat([torch.mm(outer[i], b).mul_(layers[i].scale) for i, _, b in updates], 1)
+            of_every = torch.mm(of_inner.t(), x if noise is None else x * noise.view_as(x))
+            for (i, _, _), of_a in zip(updates, torch.split(of_every, [len(a) for a in every]), strict=True):
+                of_tensors[3 * i + 1], of_tensors[3 * i + 2] = of_a, torch.mm(outer[i].t(), inners[i])
+            if ctx.needs_input_grad[0]:
+                of_x = torch.mm(of_inner, _stacked(every))
+                of_x = of_x if noise is None else of_x.mul_(noise.view_as(of_x))
         if ctx.needs_input_grad[0]:
-            of_x = torch.mm(of_inner, a)
-            if noise is not None:
-                of_x.mul_(noise.view_as(of_x))
-            of_x = of_x.addmm_(flat, weight).view(*gradient.shape[:-1], -1)
-        return of_x, None, of_a, torch.mm(flat.t(), inner), None, None
+            for gradient, layer in zip(outer, layers, strict=True):
+                of_x = torch.mm(gradient, layer.weight) if of_x is None else of_x.addmm_(gradient, layer.weight)
+        return of_x if of_x is None else of_x.view(*gradients[0].shape[:-1], -1), None, None, *of_tensors
+
+
+def _by_layer(tensors: Sequence[Tensor | None], scales: Sequence[float]) -> Iterable[tuple[Any, ...]]:
+    return zip(tensors[::3], tensors[1::3], tensors[2::3], scales, strict=True)
+
+
+def _stacked(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+def _product(x: Tensor, layer: Adapted, inner: Tensor | None) -> Tensor:
+    if inner is None or layer.b is None:
+        return torch.mm(x, layer.weight.t())
+    return torch.mm(inner, layer.b.t()).addmm_(x, layer.weight.t())
 
 
 class _CrossEntropy(Function):
@@ -176,7 +216,7 @@ class _CrossEntropy(Function):
         total = torch.zeros((), dtype=torch.float32, device=logits.device)
         rows = max(1, LOGITS // words)
         for start in range(0, n, rows):
-            part = logits[start : start + rows].float()
+            part = logits[start : start + rows].to(torch.float32, copy=True)
             aim = targets[start : start + rows, None]
             part -= torch.logsumexp(part, -1, keepdim=True)
             total -= (1 - smoothing) * part.gather(1, aim).sum() + (smoothing * part.mean(-1).sum() if smoothing else 0)
@@ -188,7 +228,7 @@ class _CrossEntropy(Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, of_loss: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, of_loss: Tensor) -> tuple[Tensor, None, None]:
         if ctx.spent:
             raise RuntimeError("cross_entropy: the backward pass can run only once; it reuses its gradient's memory")
         ctx.spent = True

@@ -1,16 +1,20 @@
-"""Training speed here and in TRL's SFTTrainer, side by side: same model, rows, rank, targets, dtype and epochs.
+"""Training speed here and in other tools, side by side: same model, rows, rank, targets, batch, dtype and epochs.
 
-    python benchmarks/train_vs_trl.py --rows 64 --data dialogsum/train.jsonl --peer .venv-peers/bin/python
+    make bench-peers                                   # environments of their own for the other tools
+    python benchmarks/train.py --rows 256 --data dialogsum/train.jsonl
+    python benchmarks/train.py --device cuda --shape 8b      # random weights at real sizes, on a GPU, ours alone
 
 Every measurement is a process of its own; the tools alternate for `--rounds`
 rounds, and the table gives medians. Real tokens are prompt and answer tokens,
 never padding; the time is that of the training loop alone. The floor is the
 time of the step's matrix products, run by themselves in the same sitting.
-Results go to `results/train-<processor>.json`.
+Losses of the tools are comparable over an epoch, not step by step: each orders
+its rows its own way. Results go to `results/train-<processor or GPU>.json`.
 """
 
 import argparse
 import json
+import random
 import re
 import statistics
 import subprocess
@@ -22,10 +26,25 @@ from typing import Any
 
 HERE = Path(__file__).parent
 PROMPT = "Summarize the following conversation.\n\n{{ dialogue }}\n\nSummary:"
-PEERS = {
-    "TRL 1.16, best measured settings": ["--micro-batch", "1"],
-    "TRL 1.16, batches of 8 padded rows": ["--micro-batch", "8", "--order", "length"],
+PEERS = {  # name: environment, script and its own options
+    "TRL 1.16, 8 padded rows": ("trl", "trl_sft.py", ["--micro-batch", "8", "--order", "length"]),
+    "TRL 1.16, one row per pass": ("trl", "trl_sft.py", ["--micro-batch", "1"]),
+    "transformers Trainer + peft": ("trl", "hf_trainer.py", []),
+    "LLaMA-Factory 0.9.5": ("llama-factory", "llama_factory.py", []),
+    "LLaMA-Factory 0.9.5, no checkpointing": ("llama-factory", "llama_factory.py", ["--no-checkpointing"]),
 }
+SHAPES = {  # as published: layers, width, inner width, heads, key heads, vocabulary
+    "135m": (30, 576, 1536, 9, 3, 49_152),
+    "1b": (16, 2048, 8192, 32, 8, 128_256),
+    "8b": (32, 4096, 14_336, 32, 8, 128_256),
+}
+PEAK_FLOPS = {
+    "H100": 989e12,
+    "H200": 989e12,
+    "A100": 312e12,
+    "L4": 121e12,
+    "4090": 165e12,
+}  # dense bf16, makers' sheets
 
 
 def main() -> None:
@@ -33,6 +52,9 @@ def main() -> None:
     asked = options()
     if asked.only:
         print(json.dumps({"ours": ours, "floor": floor}[asked.only](asked)))
+        return
+    if asked.device == "cuda":
+        write(random_weights(asked), asked, asked.shape)
         return
     measured: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -46,12 +68,15 @@ def main() -> None:
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--targets", default="q_proj,v_proj")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/dialogsum/train.jsonl"))
-    parser.add_argument("--peer", type=Path, default=Path(".venv-peers/bin/python"))
+    parser.add_argument("--peers", type=Path, default=Path(".venv-peers"), help="folder of the peers' environments")
+    parser.add_argument("--skip", action="append", default=[], help="leave out peers whose name holds this")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--shape", choices=SHAPES, default="1b", help="of the random weights, with --device cuda")
     parser.add_argument("--only", choices=["ours", "floor"], help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -60,12 +85,17 @@ def commands(asked: argparse.Namespace, model: Path, rows: Path) -> list[tuple[s
     """List what is measured in one round."""
     shared = ["--rank", str(asked.rank), "--targets", asked.targets]
     me = [sys.executable, str(Path(__file__)), "--rows", str(asked.rows), "--data", str(asked.data), *shared]
-    trl = [str(asked.peer), str(HERE / "peers" / "trl_sft.py"), "--model", str(model), "--rows", str(rows), *shared]
     found = [("tunesmith", [*me, "--only", "ours"]), ("floor: the products alone", [*me, "--only", "floor"])]
-    if not asked.peer.is_file():
-        print(f"{asked.peer} is not there: TRL is left out; see benchmarks/peers/README.md", file=sys.stderr)
-        return found
-    return [*found, *((name, [*trl, "--alpha", str(2 * asked.rank), *more]) for name, more in PEERS.items())]
+    given = ["--model", str(model), "--rows", str(rows), *shared, "--alpha", str(2 * asked.rank)]
+    for name, (environment, script, more) in PEERS.items():
+        python = asked.peers / environment / "bin" / "python"
+        if any(part in name for part in asked.skip):
+            continue
+        if not python.is_file():
+            print(f"{python} is not there: {name} is left out; `make bench-peers` makes it", file=sys.stderr)
+            continue
+        found.append((name, [str(python), str(HERE / "peers" / script), *given, *more]))
+    return found
 
 
 def result(command: list[str]) -> dict[str, Any]:
@@ -98,24 +128,27 @@ def written(asked: argparse.Namespace, folder: Path) -> tuple[Path, Path]:
 
 
 def ours(asked: argparse.Namespace) -> dict[str, Any]:
-    """Train through tunesmith's own loop, batches of about 8 rows like the peer's."""
+    """Train through tunesmith's own loop, batches of about 8 rows like the peers'."""
+    from tunesmith.models.load import find, load
+
+    encoder, prompts, _ = encoded(asked)
+    return trained(load(find("smollm2"), encoder), [encoder.encode(p) for p in prompts], asked, batch_tokens=2240)
+
+
+def trained(model: Any, rows: list[Any], asked: argparse.Namespace, batch_tokens: int) -> dict[str, Any]:
     from tunesmith import methods
     from tunesmith.models import device
-    from tunesmith.models.load import find, load
     from tunesmith.recipe import make_recipe
     from tunesmith.training.loop import Past, lay_out, steps
     from tunesmith.training.optimizer import MasterAdamW
 
-    encoder, prompts, _ = encoded(asked)
     method = {"name": "lora", "rank": asked.rank, "alpha": 2 * asked.rank, "targets": asked.targets.split(",")}
-    settings = {"batch_tokens": 2240, "learning_rate": 2e-4, "schedule": "linear", "warmup": 0.0}
-    model = load(find("smollm2"), encoder)
+    settings = {"batch_tokens": batch_tokens, "learning_rate": 2e-4, "schedule": "linear", "warmup": 0.0}
     recipe = make_recipe({"method": method, "train": settings, "length": {"max_tokens": 2048}}).resolved(model.width)
     methods.prepare(model.net, recipe.method, recipe.seed)
     device.reset_peak()
     optimizer = MasterAdamW(model.net.named_parameters(), recipe.train)
-    plan = lay_out(model, [encoder.encode(p) for p in prompts], recipe)
-    log = list(steps(model, optimizer, plan, [], recipe, Past()))
+    log = list(steps(model, optimizer, lay_out(model, rows, recipe), [], recipe, Past()))
     last = log[-1]
     return {
         "tool": "tunesmith",
@@ -125,6 +158,7 @@ def ours(asked: argparse.Namespace) -> dict[str, Any]:
         "tokens_per_second": last.tokens / last.seconds,
         "peak_rss_bytes": device.peak_bytes(),
         "steps": last.step,
+        "losses": [step.loss for step in log],
         "first_loss": log[0].loss,
         "final_loss": last.loss,
     }
@@ -155,21 +189,65 @@ def floor(asked: argparse.Namespace) -> dict[str, Any]:
     return {"tool": "floor", "real_tokens": tokens, "seconds": seconds, "tokens_per_second": tokens / seconds}
 
 
+def random_weights(asked: argparse.Namespace) -> dict[str, Any]:
+    """Train a Llama of random weights at a published shape; speed, peak memory and model FLOPs utilisation."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from tunesmith.data.encode import Encoded
+    from tunesmith.models.load import Model, find, load
+
+    layers, width, inner, heads, key_heads, words = SHAPES[asked.shape]
+    config = LlamaConfig(
+        hidden_size=width, intermediate_size=inner, num_hidden_layers=layers, num_attention_heads=heads,
+        num_key_value_heads=key_heads, vocab_size=words, pad_token_id=0, tie_word_embeddings=False,
+    )  # fmt: skip
+    device = torch.device(asked.device)
+    with device:
+        torch.set_default_dtype(torch.bfloat16)
+        net = LlamaForCausalLM(config).eval()
+        torch.set_default_dtype(torch.float32)
+    like = load(find("smollm2"), encoded(asked)[0])
+    model = Model(asked.shape, net, like.encoder, like.kind, like.sha256, like.dtype)
+    draw = random.Random(0)
+    tokens = tuple(draw.randrange(5, 40_000) for _ in range(512))
+    rows = [Encoded(str(i), (i + 5, *tokens[: 447 - i % 32]), tokens[448:]) for i in range(asked.rows)]
+    found = trained(model, rows, asked, batch_tokens=16_384)
+    matrices = layers * (2 * width * width + 2 * width * width * key_heads // heads + 3 * width * inner)
+    adapters = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    attention = 3 * 4 * layers * width * 256  # forward and twice that back; a token sees half of 512 others
+    per_token, per_answer = 4 * matrices + 6 * adapters + attention, 4 * width * words
+    found["model_flops"] = found["real_tokens"] * per_token + found["trained_tokens"] * per_answer
+    name = torch.cuda.get_device_name() if asked.device == "cuda" else ""
+    peak = next((flops for part, flops in PEAK_FLOPS.items() if part in name), None)
+    found["flops_utilisation"] = found["model_flops"] / found["seconds"] / peak if peak else None
+    return {**found, "shape": asked.shape, "gpu": name}
+
+
 def report(measured: dict[str, list[dict[str, Any]]], asked: argparse.Namespace) -> None:
     """Print medians and ratios, and keep every measurement."""
-    from tunesmith.runs import machine
-
     speed = {name: statistics.median(r["tokens_per_second"] for r in runs) for name, runs in measured.items()}
-    print(f"{'':38} {'tokens/s':>9} {'ours / it':>9} {'peak GB':>8}  loss first -> final")
+    print(f"{'':38} {'tokens/s':>9} {'ours / it':>9} {'peak GB':>8}  mean loss   first -> final")
     for name, runs in measured.items():
         peak = statistics.median(r.get("peak_rss_bytes", 0) for r in runs) / 1e9
-        losses = f"{runs[0]['first_loss']:.3f} -> {runs[0]['final_loss']:.3f}" if "final_loss" in runs[0] else ""
+        losses = ""
+        if "losses" in runs[0]:
+            mean = statistics.mean(runs[0]["losses"])
+            losses = f"{mean:9.4f}   {runs[0]['first_loss']:.3f} -> {runs[0]['final_loss']:.3f}"
         print(f"{name:38} {speed[name]:9.0f} {speed['tunesmith'] / speed[name]:9.2f} {peak:8.1f}  {losses}")
-    facts = {"asked": {k: str(v) for k, v in vars(asked).items() if k in ("rows", "rank", "targets", "rounds")}}
-    name = re.sub(r"[^a-z0-9]+", "-", f"{machine.processor()}-{machine.cores()}-cores".lower()).strip("-")
+    write({"measured": measured}, asked)
+
+
+def write(found: dict[str, Any], asked: argparse.Namespace, more: str = "") -> None:
+    """Keep what was measured, with the machine, the versions and what was asked."""
+    from tunesmith.runs import machine
+
+    facts = {k: str(v) for k, v in vars(asked).items() if k in ("rows", "rank", "targets", "rounds", "device", "shape")}
+    hardware = found.get("gpu") or f"{machine.processor()}-{machine.cores()}-cores"
+    name = re.sub(r"[^a-z0-9]+", "-", f"{hardware} {more}".lower()).strip("-")
     path = HERE / "results" / f"train-{name}.json"
     described = {key: value for key, value in machine.describe().items() if key in ("packages", "hardware", "created")}
-    path.write_text(json.dumps({**described, **facts, "measured": measured}, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps({**described, "asked": facts, **found}, indent=2) + "\n", encoding="utf-8")
     print(f"written: {path}")
 
 
