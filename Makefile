@@ -46,6 +46,9 @@ bench-peers:
 	  .venv-peers/$$peer/bin/pip install -q $(TORCH_INDEX) "$$(grep '^torch==' constraints.txt)" && \
 	  .venv-peers/$$peer/bin/pip install -q "$$(grep '^torch==' constraints.txt)" -r benchmarks/peers/requirements-$$peer.txt \
 	  || exit 1; done
+# Beside a CPU torch the CUDA builds of these cannot be loaded, and transformers fails on them; text needs neither.
+	.venv-peers/llama-factory/bin/python -c "import torchvision" 2>/dev/null \
+	  || .venv-peers/llama-factory/bin/pip uninstall -q -y torchvision torchaudio
 
 clean:
 	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache

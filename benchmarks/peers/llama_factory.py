@@ -8,6 +8,9 @@ trainer's own `train_runtime`; tokens are counted in the data set that it made, 
 from __future__ import annotations
 
 import json
+import sys
+import types
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +30,7 @@ def measure(asked: argparse.Namespace, folder: str) -> dict[str, object]:
     """Write its data set and options, train, check the tokens; give back the figures of the one JSON line."""
     from importlib.metadata import version
 
+    without_audio()
     from llamafactory.train.tuner import run_exp
     from transformers import TrainerCallback
 
@@ -61,6 +65,15 @@ def measure(asked: argparse.Namespace, folder: str) -> dict[str, object]:
         "first_loss": losses[0],
         "final_loss": losses[-1],
     }
+
+
+def without_audio() -> None:
+    """Let LLaMA-Factory import torchaudio where PyPI's build, made for CUDA, cannot be loaded; text never calls it."""
+    try:
+        import torchaudio  # noqa: F401
+    except (ImportError, OSError):
+        sys.modules["torchaudio"] = empty = types.ModuleType("torchaudio")
+        empty.__spec__ = ModuleSpec("torchaudio", None)
 
 
 def write_dataset(rows: list[dict[str, str]], folder: Path) -> None:
@@ -101,9 +114,8 @@ def configure(asked: argparse.Namespace, folder: str) -> dict[str, object]:
         "per_device_train_batch_size": asked.batch,
         "num_train_epochs": asked.epochs,
         "learning_rate": asked.lr,
-        "group_by_length": True,
+        "train_sampling_strategy": "group_by_length",
         "bf16": asked.dtype == "bf16",
-        "pure_bf16": asked.dtype == "bf16",
         "disable_gradient_checkpointing": asked.no_checkpointing,
         "preprocessing_num_workers": 1,
         "use_cpu": True,
