@@ -99,7 +99,7 @@ def commands(asked: argparse.Namespace, model: Path, rows: Path) -> list[tuple[s
 
 
 def result(command: list[str]) -> dict[str, Any]:
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command[:2])} failed:\n{done.stderr[-2000:]}")
     return dict(json.loads(done.stdout.strip().split("\n")[-1]))
