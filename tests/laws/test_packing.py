@@ -21,7 +21,7 @@ ROWS = [
     Encoded("c", tuple(range(20, 60)), (61, 62, 63, 64, 1)),
     Encoded("d", (70, 71, 72), (1,)),
 ]
-# All begin with the same two tokens; the second ends its prompt right after them, and its last token predicts an answer.
+# All begin with the same two tokens; the prompt of the second ends right after them, its last token being its own.
 SHARING = [
     Encoded("e", (2, 3, 4, 5, 6, 7), (8, 9, 1)),
     Encoded("f", (2, 3, 4), (13, 1)),
