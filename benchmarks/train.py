@@ -171,15 +171,16 @@ def floor(asked: argparse.Namespace) -> dict[str, Any]:
     import torch
     from transformers import AutoConfig
 
+    from tunesmith.models.device import choose_dtype
     from tunesmith.models.load import find
 
-    config = AutoConfig.from_pretrained(find("smollm2").source)
+    config, dtype = AutoConfig.from_pretrained(find("smollm2").source), choose_dtype().torch
     tokens, answers, h, i = 2048, 250, config.hidden_size, config.intermediate_size
     kv = config.num_key_value_heads * config.head_dim
     shapes = [(h, h)] * 2 + [(h, kv)] * 2 + [(h, i)] * 2 + [(i, h)]
     products = [(tokens, a, b) for a, b in shapes * config.num_hidden_layers] + [(answers, h, config.vocab_size)]
-    weights = {(a, b): torch.randn(b, a, dtype=torch.bfloat16) for _, a, b in set(products)}
-    inputs = {(n, a): torch.randn(n, a, dtype=torch.bfloat16) for m, x, y in set(products) for n, a in ((m, x), (m, y))}
+    weights = {(a, b): torch.randn(b, a, dtype=dtype) for _, a, b in set(products)}
+    inputs = {(n, a): torch.randn(n, a, dtype=dtype) for m, x, y in set(products) for n, a in ((m, x), (m, y))}
     times = []
     for _ in range(4):
         started = time.perf_counter()

@@ -1,5 +1,7 @@
 """Accumulating micro batches == one large batch, whatever their sizes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -36,3 +38,14 @@ def test_the_loss_of_a_step_is_the_mean_over_its_answer_tokens(model):
     weights = [len(row.answer) for row in ROWS]
     expected = sum(loss * n for loss, n in zip(each, weights, strict=True)) / sum(weights)
     assert trained(model, "chat", ((tuple(ROWS),),))[0][0].loss == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["chat", "t5"])
+def test_each_task_has_the_loss_it_has_alone(model, kind):
+    rows = [replace(row, task="odd" if i % 2 else "even") for i, row in enumerate(ROWS)]
+    together = trained(model, kind, (tuple((row,) for row in rows),))[0][0]
+    assert set(together.task_losses) == {"even", "odd"}
+    for task, loss in together.task_losses.items():
+        alone = trained(model, kind, ((tuple(row for row in rows if row.task == task),),))[0][0]
+        assert loss == pytest.approx(alone.loss, rel=1e-6)
+        assert alone.task_losses == {}

@@ -89,12 +89,14 @@ def test_the_loss_and_gradients_are_those_of_the_model_itself_one_row_at_a_time(
 def test_the_projection_in_pieces_gives_the_same_loss_and_gradients(family, monkeypatch, smoothing):
     loaded, _ = family
     batch = batches.padded([ROWS[0], ROWS[2], ROWS[3]], 0, loaded.device)
-    whole = cross_entropy(answer_logits(loaded.net, batch.inputs, batch.keep), batch.targets, smoothing)
+    logits = answer_logits(loaded.net, batch.inputs, batch.keep)
+    whole, expected_each = cross_entropy(logits, batch.targets, smoothing)
     expected = torch.autograd.grad(whole, list(loaded.net.parameters()), allow_unused=True)
     monkeypatch.setattr(head, "PIECE", 4)
-    pieces = head.loss_at(loaded.net, batch.inputs, batch.keep, batch.targets, smoothing)
+    pieces, each = head.loss_at(loaded.net, batch.inputs, batch.keep, batch.targets, smoothing)
     assert head._PROVEN[loaded.net]
     assert pieces.item() == pytest.approx(whole.item(), rel=1e-6)
+    torch.testing.assert_close(each, expected_each)
     for ours, own in zip(
         torch.autograd.grad(pieces, list(loaded.net.parameters()), allow_unused=True), expected, strict=True
     ):
@@ -106,10 +108,10 @@ def test_the_projection_in_pieces_gives_the_same_loss_and_gradients(family, monk
 def test_a_head_that_cannot_be_proven_is_left_to_the_model(model, monkeypatch):
     loaded = model("chat")
     batch = batches.padded(ROWS, 0, loaded.device)
-    whole = cross_entropy(answer_logits(loaded.net, batch.inputs, batch.keep), batch.targets)
+    whole, _ = cross_entropy(answer_logits(loaded.net, batch.inputs, batch.keep), batch.targets)
     monkeypatch.setattr(head, "PIECE", 2)
     loaded.net.config.logit_scale = 3.0  # which a Llama does not read
-    pieces = head.loss_at(loaded.net, batch.inputs, batch.keep, batch.targets)
+    pieces, _ = head.loss_at(loaded.net, batch.inputs, batch.keep, batch.targets)
     assert not head._PROVEN[loaded.net]
     assert pieces.item() == whole.item()
 
@@ -123,9 +125,9 @@ def test_the_quirks_are_large_enough_to_be_seen():
     batch = batches.padded(ROWS, 0, net.device)
     torch.nn.init.normal_(net.model.embed_tokens.weight, std=0.5)
     with torch.no_grad():
-        capped = cross_entropy(answer_logits(net, batch.inputs, batch.keep), batch.targets)
+        capped, _ = cross_entropy(answer_logits(net, batch.inputs, batch.keep), batch.targets)
         net.config.final_logit_softcapping = None
-        plain = cross_entropy(answer_logits(net, batch.inputs, batch.keep), batch.targets)
+        plain, _ = cross_entropy(answer_logits(net, batch.inputs, batch.keep), batch.targets)
     assert abs(capped - plain) > 0.1
 
 

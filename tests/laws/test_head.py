@@ -22,7 +22,7 @@ def test_answer_only_head_equals_full_logits(model):
     )
     logits = answer_logits(net, batch.inputs, batch.keep)
     assert logits.shape == (sum(len(row.answer) for row in ROWS), full.shape[-1])
-    assert cross_entropy(logits, batch.targets).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert cross_entropy(logits, batch.targets)[0].item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_encoder_decoder_loss_equals_transformers_own(model):
@@ -30,7 +30,7 @@ def test_encoder_decoder_loss_equals_transformers_own(model):
     row = ROWS[2]
     batch = batches.encoder_decoder([row], 0, 0, loaded.device)
     own = loaded.net(input_ids=torch.tensor([row.prompt]), labels=torch.tensor([row.answer])).loss
-    ours = cross_entropy(answer_logits(loaded.net, batch.inputs, batch.keep), batch.targets) / len(row.answer)
+    ours = cross_entropy(answer_logits(loaded.net, batch.inputs, batch.keep), batch.targets)[0] / len(row.answer)
     assert ours.item() == pytest.approx(own.item(), rel=1e-6)
 
 
@@ -40,6 +40,7 @@ def test_smoothing_is_the_mean_with_a_uniform_target(model, kind):
     batch = make_batch(loaded, ROWS) if kind == "t5" else batches.padded(ROWS, 0, loaded.device)
     logits = answer_logits(loaded.net, batch.inputs, batch.keep)
     uniform = -torch.log_softmax(logits, -1).mean(-1).sum()
-    expected = 0.9 * cross_entropy(logits, batch.targets) + 0.1 * uniform
-    smoothed = loss_at(loaded.net, batch.inputs, batch.keep, batch.targets, 0.1)
+    expected = 0.9 * cross_entropy(logits, batch.targets)[0] + 0.1 * uniform
+    smoothed, each = loss_at(loaded.net, batch.inputs, batch.keep, batch.targets, 0.1)
     assert smoothed.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert each.sum().item() == pytest.approx(smoothed.item(), rel=1e-6)

@@ -32,12 +32,12 @@ SHARING = [
 
 def own_loss(net, batch):
     """The loss through the model's own forward pass and logits."""
-    return cross_entropy(answer_logits(net, batch.inputs, batch.keep), batch.targets)
+    return cross_entropy(answer_logits(net, batch.inputs, batch.keep), batch.targets)[0]
 
 
 def fast_loss(net, batch):
     """The loss as training takes it."""
-    return loss_at(net, batch.inputs, batch.keep, batch.targets)
+    return loss_at(net, batch.inputs, batch.keep, batch.targets)[0]
 
 
 def gradients(model, batch_list, loss_of=fast_loss):

@@ -223,9 +223,9 @@ def test_a_step_that_is_not_a_number_leaves_the_weights_and_names_its_rows(tiny,
     real, seen = loop._accumulate, []
 
     def poisoned(model, made, optimizer, smoothing):
-        loss = real(model, made, optimizer, smoothing)
+        loss, by_task = real(model, made, optimizer, smoothing)
         seen.append([weight.clone() for weight in optimizer.weights])
-        return float("nan") if len(seen) == 2 else loss
+        return float("nan") if len(seen) == 2 else loss, by_task
 
     monkeypatch.setattr(loop, "_accumulate", poisoned)
     run = train(recipe, tmp_path / "run", colours)
@@ -245,7 +245,8 @@ def test_a_spike_is_told_with_its_rows(tiny, colours, tmp_path, monkeypatch):
 
     def spiking(*given):
         seen.append(1)
-        return real(*given) * (10 if len(seen) == 12 else 1)
+        loss, by_task = real(*given)
+        return loss * (10 if len(seen) == 12 else 1), by_task
 
     monkeypatch.setattr(loop, "_accumulate", spiking)
     run = train(recipe, tmp_path / "run", colours)

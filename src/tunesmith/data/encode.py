@@ -42,12 +42,13 @@ class Encoded:
     """Token ids of one row: `prompt` carries no loss, `answer` carries all of it.
 
     A decoder reads them as one sequence; an encoder-decoder reads the prompt
-    and writes the answer.
+    and writes the answer. `task` names the task the row belongs to.
     """
 
     id: str
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
+    task: str = ""
 
     @property
     def size(self) -> int:
@@ -64,14 +65,14 @@ class Encoder:
     chat: bool
     stops: tuple[int, ...]
 
-    def encode(self, prompt: Prompt) -> Encoded:
-        """Give the tokens of a question and its answer.
+    def encode(self, prompt: Prompt, task: str = "") -> Encoded:
+        """Give the tokens of a question of `task` and its answer.
 
         Raises DataError if the text contains a special token of the model:
         it would be read as structure, not as text.
         """
         self.check_text(prompt)
-        return Encoded(prompt.id, self.prompt_ids(prompt), self.answer_ids(prompt))
+        return Encoded(prompt.id, self.prompt_ids(prompt), self.answer_ids(prompt), task)
 
     def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
         """Give the tokens the model reads before it answers."""

@@ -60,15 +60,17 @@ def low_rank(x: Tensor, layers: Sequence[Adapted], noise: Tensor | None = None) 
     return result
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Give the summed cross-entropy in nats of `targets` [n] under `logits` [n, vocabulary], computed in fp32.
+def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Give the summed cross-entropy in nats of `targets` [n] under `logits` [n, vocabulary], and that of each [n].
+
+    Both are computed in fp32; only the sum passes gradients.
 
     `smoothing` spreads that share of each target over the whole vocabulary
     (Szegedy et al. 2016, section 7). The gradient is made with the loss, a few
     rows at a time, so that no fp32 copy of all logits is ever held.
     """
-    result: Tensor = _CrossEntropy.apply(logits, targets, smoothing)  # type: ignore[no-untyped-call]
-    return result
+    total, each = _CrossEntropy.apply(logits, targets, smoothing)  # type: ignore[no-untyped-call]
+    return total, each
 
 
 class _RmsNorm(Function):
@@ -209,26 +211,28 @@ def _product(x: Tensor, layer: Adapted, inner: Tensor | None) -> Tensor:
 
 class _CrossEntropy(Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
         n, words = logits.shape
         learns = ctx.needs_input_grad[0]
         gradient = torch.empty_like(logits) if learns else None
-        total = torch.zeros((), dtype=torch.float32, device=logits.device)
+        each = torch.empty(n, dtype=torch.float32, device=logits.device)
         rows = max(1, LOGITS // words)
         for start in range(0, n, rows):
             part = logits[start : start + rows].to(torch.float32, copy=True)
             aim = targets[start : start + rows, None]
             part -= torch.logsumexp(part, -1, keepdim=True)
-            total -= (1 - smoothing) * part.gather(1, aim).sum() + (smoothing * part.mean(-1).sum() if smoothing else 0)
+            hit = part.gather(1, aim)[:, 0]
+            each[start : start + rows] = -(hit.lerp(part.mean(-1), smoothing) if smoothing else hit)
             if gradient is not None:
                 part.exp_().scatter_add_(1, aim, part.new_full(aim.shape, smoothing - 1))
                 gradient[start : start + rows] = part.sub_(smoothing / words) if smoothing else part
         ctx.save_for_backward(gradient)
         ctx.spent = False
-        return total
+        ctx.mark_non_differentiable(each)
+        return each.sum(), each
 
     @staticmethod
-    def backward(ctx: Any, of_loss: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, of_loss: Tensor, of_each: Tensor) -> tuple[Tensor, None, None]:
         if ctx.spent:
             raise RuntimeError("cross_entropy: the backward pass can run only once; it reuses its gradient's memory")
         ctx.spent = True

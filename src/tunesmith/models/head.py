@@ -26,10 +26,10 @@ _PROVEN: "WeakKeyDictionary[PreTrainedModel, bool]" = WeakKeyDictionary()
 
 def loss_at(
     net: PreTrainedModel, inputs: dict[str, Any], keep: Tensor, targets: Tensor, smoothing: float = 0.0
-) -> Tensor:
-    """Give the summed loss in nats of `targets` [n], which the positions where `keep` [rows, tokens] is true predict.
+) -> tuple[Tensor, Tensor]:
+    """Give the summed loss in nats of `targets` [n], and that of each [n], without gradient.
 
-    Above 512 targets the projection goes in pieces. Both that and the fast
+    The positions where `keep` [rows, tokens] is true predict them, in order. Above 512 targets the projection goes in pieces. Both that and the fast
     forward pass are used only where they have been proven to give this model's
     own logits.
     """
@@ -40,7 +40,8 @@ def loss_at(
         return _piece_loss(net, hidden, targets, smoothing)
     pieces = zip(torch.split(hidden, PIECE), torch.split(targets, PIECE), strict=True)
     losses = [checkpoint(_piece_loss, net, *piece, smoothing, use_reentrant=False) for piece in pieces]
-    return torch.stack(losses).sum()
+    totals, each = zip(*losses, strict=True)
+    return torch.stack(totals).sum(), torch.cat(each)
 
 
 def answer_logits(net: PreTrainedModel, inputs: dict[str, Any], keep: Tensor) -> Tensor:
@@ -55,7 +56,7 @@ def answer_logits(net: PreTrainedModel, inputs: dict[str, Any], keep: Tensor) ->
     return every[keep]
 
 
-def _piece_loss(net: PreTrainedModel, hidden: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+def _piece_loss(net: PreTrainedModel, hidden: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
     return cross_entropy(_project(net, hidden), targets, smoothing)
 
 

@@ -8,7 +8,8 @@ from tunesmith.config import Record
 class Step(Record):
     """One optimizer step: `loss` is nats per answer token, `tokens` and `seconds` are sums so far;
     `seconds` counts the steps alone, neither validation nor saving. `rows` is how
-    many rows of this epoch have been learned from.
+    many rows of this epoch have been learned from. `task_losses` are the means of
+    the tasks in this step, where the training has several.
     """
 
     step: int
@@ -20,6 +21,7 @@ class Step(Record):
     answer_tokens: int
     seconds: float
     rows: int = 0
+    task_losses: dict[str, float] = {}
     validation_loss: float | None = None
 
 

@@ -18,12 +18,16 @@ from tunesmith.models.attention import Layout
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs of one forward pass; where `keep` [rows, tokens] is true, the logits predict `targets` in order."""
+    """Inputs of one forward pass; where `keep` [rows, tokens] is true, the logits predict `targets` in order.
+
+    `answers` names the task and counts the answer tokens of each row, in that order.
+    """
 
     inputs: dict[str, Any]
     keep: Tensor
     targets: Tensor
     tokens: int
+    answers: tuple[tuple[str, int], ...]
 
     @property
     def answer_tokens(self) -> int:
@@ -44,8 +48,8 @@ def packed(rows: Sequence[Encoded], device: torch.device, share: bool = True) ->
     ids = torch.tensor([*rows[0].prompt[:begin], *(token for rest in rests for token in rest)])
     positions = torch.cat([torch.arange(begin), *(torch.arange(begin, row.size) for row in rows)])
     keep = torch.cat([torch.zeros(begin, dtype=torch.bool), *(_predicts_answer(row)[begin:] for row in rows)])
-    inputs = {"input_ids": ids[None].to(device), "position_ids": positions[None].to(device), "layout": layout}
-    return Batch(inputs, keep[None].to(device), _targets(rows).to(device), sum(row.size for row in rows))
+    inputs = {"input_ids": ids[None], "position_ids": positions[None], "layout": layout}
+    return _batch(rows, inputs, keep[None], device)
 
 
 def shared(rows: Sequence[Encoded]) -> int:
@@ -61,8 +65,7 @@ def padded(rows: Sequence[Encoded], pad: int, device: torch.device) -> Batch:
     ids = _stack([(*row.prompt, *row.answer) for row in rows], pad)
     mask = _stack([(1,) * row.size for row in rows], 0)
     keep = torch.nn.utils.rnn.pad_sequence([_predicts_answer(row) for row in rows], batch_first=True)
-    inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
-    return Batch(inputs, keep.to(device), _targets(rows).to(device), int(mask.sum()))
+    return _batch(rows, {"input_ids": ids, "attention_mask": mask}, keep, device)
 
 
 def encoder_decoder(rows: Sequence[Encoded], pad: int, start: int, device: torch.device) -> Batch:
@@ -73,8 +76,14 @@ def encoder_decoder(rows: Sequence[Encoded], pad: int, start: int, device: torch
         "decoder_input_ids": _stack([(start, *row.answer[:-1]) for row in rows], pad),
     }
     keep = _stack([(1,) * len(row.answer) for row in rows], 0).bool()
-    moved = {name: tensor.to(device) for name, tensor in inputs.items()}
-    return Batch(moved, keep.to(device), _targets(rows).to(device), sum(row.size for row in rows))
+    return _batch(rows, inputs, keep, device)
+
+
+def _batch(rows: Sequence[Encoded], inputs: dict[str, Any], keep: Tensor, device: torch.device) -> Batch:
+    moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
+    targets = torch.tensor([token for row in rows for token in row.answer])
+    answers = tuple((row.task, len(row.answer)) for row in rows)
+    return Batch(moved, keep.to(device), targets.to(device), sum(row.size for row in rows), answers)
 
 
 def _predicts_answer(row: Encoded) -> Tensor:
@@ -82,10 +91,6 @@ def _predicts_answer(row: Encoded) -> Tensor:
     marks = torch.zeros(row.size, dtype=torch.bool)
     marks[len(row.prompt) - 1 : row.size - 1] = True
     return marks
-
-
-def _targets(rows: Sequence[Encoded]) -> Tensor:
-    return torch.tensor([token for row in rows for token in row.answer])
 
 
 def _stack(rows: Sequence[Sequence[int]], fill: int) -> Tensor:

@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from tunesmith.data.encode import Encoded
 from tunesmith.data.pack import epoch_order, groups, pack, pack_padded
@@ -47,6 +48,11 @@ class Plan:
     def steps(self) -> int:
         """Count the optimizer steps."""
         return sum(len(epoch) for epoch in self.epochs)
+
+    @property
+    def tasks(self) -> frozenset[str]:
+        """Name the tasks that the rows belong to."""
+        return frozenset(row.task for epoch in self.epochs for group in epoch for batch in group for row in batch)
 
     def after(self, step: int) -> Iterator["Place"]:
         """Give what follows step number `step`: the rows of each step and where in its epoch it stands."""
@@ -112,13 +118,14 @@ def steps(
     recent = deque((step.loss for step in past.steps[-RECENT:]), maxlen=RECENT)
     skipped = past.skipped
     last = past.steps[-1] if past.steps else None
+    several = len(plan.tasks) > 1
     tokens, answer_tokens, seconds = (last.tokens, last.answer_tokens, last.seconds) if last else (0, 0, 0.0)
     for place in plan.after(last.step if last else 0):
         started = time.perf_counter()
         model.net.train()
         made = [make_batch(model, rows) for rows in place.group]
         with _dropout_of(recipe.seed, place.step):
-            loss = _accumulate(model, made, optimizer, recipe.train.label_smoothing)
+            loss, by_task = _accumulate(model, made, optimizer, recipe.train.label_smoothing)
         norm = optimizer.norm()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             optimizer.forget()
@@ -145,6 +152,7 @@ def steps(
             answer_tokens=answer_tokens,
             seconds=seconds,
             rows=place.rows,
+            task_losses=by_task if several else {},
             validation_loss=mean_loss(model, validation, recipe) if place.last and validation else None,
         )
 
@@ -156,7 +164,7 @@ def mean_loss(model: Model, rows: Sequence[Encoded], recipe: Recipe) -> float:
         model.net.eval()
         for group in _fill(model, rows, recipe):
             batch = make_batch(model, group)
-            total += float(loss_at(model.net, batch.inputs, batch.keep, batch.targets))
+            total += float(loss_at(model.net, batch.inputs, batch.keep, batch.targets)[0])
             count += batch.answer_tokens
     return total / count
 
@@ -183,20 +191,27 @@ def _fill(model: Model, rows: Sequence[Encoded], recipe: Recipe) -> list[list[En
     return pack_padded(rows, recipe.train.batch_tokens, recipe.seed)
 
 
-def _accumulate(model: Model, made: Sequence[Batch], optimizer: MasterAdamW, smoothing: float) -> float:
-    """Sum the gradients of micro batches, each answer token weighing the same; give their mean loss."""
+def _accumulate(
+    model: Model, made: Sequence[Batch], optimizer: MasterAdamW, smoothing: float
+) -> tuple[float, dict[str, float]]:
+    """Sum the gradients of micro batches, each answer token weighing the same; give their mean loss, and by task."""
     answers = sum(batch.answer_tokens for batch in made)
     total = 0.0
+    by_task: dict[str, list[Tensor]] = {}
     with _attention(model):
         for batch in made:
             try:
-                loss = loss_at(model.net, batch.inputs, batch.keep, batch.targets, smoothing) / answers
+                loss, each = loss_at(model.net, batch.inputs, batch.keep, batch.targets, smoothing)
+                loss = loss / answers
                 loss.backward()  # type: ignore[no-untyped-call]
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as wrong:
                 raise _out_of_memory(batch, wrong) from wrong
             optimizer.collect()
             total += loss.item()
-    return total
+            rows = torch.split(each, [count for _, count in batch.answers])
+            for (task, _), losses in zip(batch.answers, rows, strict=True):
+                by_task.setdefault(task, []).append(losses)
+    return total, {task: torch.cat(losses).mean().item() for task, losses in sorted(by_task.items())}
 
 
 def _out_of_memory(batch: Batch, wrong: BaseException) -> BaseException:

@@ -28,7 +28,7 @@ def prepare_rows(task: Task, recipe: Recipe, encoder: Encoder) -> Prepared:
     Raises DataError or FitError for rows that cannot be used as they are.
     """
     prompts = task.prompts("train", seed=recipe.seed, template=recipe.template, limit=recipe.limit.train)
-    rows, ledger = admit([encoder.encode(prompt) for prompt in prompts], recipe.length)
+    rows, ledger = admit([encoder.encode(prompt, task.name) for prompt in prompts], recipe.length)
     validation = _validation(task, recipe, encoder)
     ledger = ledger.model_copy(update={"duplicate": duplicates(prompts), "leaked": _leaked(task, prompts, recipe)})
     return Prepared(prompts, rows, validation, ledger, task.provenance())
@@ -40,7 +40,7 @@ def _validation(task: Task, recipe: Recipe, encoder: Encoder) -> list[Encoded]:
         return []
     wording = None if recipe.template == "any" else recipe.template
     prompts = task.prompts("validation", seed=recipe.seed, template=wording, limit=recipe.limit.validation)
-    rows = [encoder.encode(prompt) for prompt in prompts]
+    rows = [encoder.encode(prompt, task.name) for prompt in prompts]
     return [row for row in rows if row.size <= recipe.length.max_tokens]
 
 
