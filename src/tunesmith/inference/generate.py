@@ -13,8 +13,8 @@ from tunesmith.inference.decode import decode
 from tunesmith.models.attention import can_pack
 from tunesmith.models.load import Model
 
-BATCH_ROWS = 32
-CACHE_BYTES = 2**30  # keys and values of one batch: what a laptop can spare
+BATCH_ROWS = 64
+CACHE_BYTES = 2**31  # keys and values of one batch: what a laptop can spare
 
 
 @dataclass(frozen=True)
