@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 DEMO := runs/demo
 
-.PHONY: setup demo test check format bench bench-peers clean
+.PHONY: setup demo test test-long check format bench bench-peers clean
 
 setup: $(READY)
 
@@ -22,10 +22,14 @@ $(READY): pyproject.toml constraints.txt
 # A part of the rows, so that two slow cores climb in under eight minutes.
 demo: $(READY)
 	@rm -rf $(DEMO)
-	$(BIN)/tunesmith climb demo --out $(DEMO) -s limit.train=180 -s limit.validation=20
+	$(BIN)/tunesmith climb demo --out $(DEMO) -s limit.train=120 -s limit.validation=20
 
 test: $(READY)
 	$(BIN)/pytest -n 2 --dist loadgroup --cov --cov-report=term --cov-fail-under=90
+
+# Faults that take minutes: runs killed dozens of times.
+test-long: $(READY)
+	$(BIN)/pytest -m long
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -7,9 +7,14 @@
 Every measurement is a process of its own; the tools alternate for `--rounds`
 rounds, and the table gives medians. Real tokens are prompt and answer tokens,
 never padding; the time is that of the training loop alone. The floor is the
-time of the step's matrix products, run by themselves in the same sitting.
-Losses of the tools are comparable over an epoch, not step by step: each orders
-its rows its own way. Results go to `results/train-<processor or GPU>.json`.
+time of the step's matrix products, run by themselves before and after every
+tool, since machines drift: a tool's share is that of the two beside it.
+Peers run with the memory settings that Python comes with, and at the best
+setting we know for them: there freed memory is kept ("memory kept", `peers/`).
+All compute in the dtype that suits the machine, 8 rows a step; ours and "TRL,
+one row per pass" take the same rows in the same steps, the others group rows
+by length, and their losses are comparable over an epoch.
+Results go to `results/train-<processor or GPU>.json`.
 """
 
 import argparse
@@ -21,18 +26,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
 PROMPT = "Summarize the following conversation.\n\n{{ dialogue }}\n\nSummary:"
+SAME_STEPS = "TRL, one row per pass, memory kept"
 PEERS = {  # name: environment, script and its own options
-    "TRL 1.16, 8 padded rows": ("trl", "trl_sft.py", ["--micro-batch", "8", "--order", "length"]),
-    "TRL 1.16, one row per pass": ("trl", "trl_sft.py", ["--micro-batch", "1"]),
-    "transformers Trainer + peft": ("trl", "hf_trainer.py", []),
-    "LLaMA-Factory 0.9.5": ("llama-factory", "llama_factory.py", []),
-    "LLaMA-Factory 0.9.5, no checkpointing": ("llama-factory", "llama_factory.py", ["--no-checkpointing"]),
+    "TRL, 8 padded rows": ("trl", "trl_sft.py", ["--micro-batch", "8", "--order", "length", "--memory", "returned"]),
+    SAME_STEPS: ("trl", "trl_sft.py", ["--micro-batch", "1"]),
+    "transformers Trainer + peft": ("trl", "hf_trainer.py", ["--memory", "returned"]),
+    "LLaMA-Factory": ("llama-factory", "llama_factory.py", ["--memory", "returned"]),
+    "LLaMA-Factory, no checkpointing, memory kept": ("llama-factory", "llama_factory.py", ["--no-checkpointing"]),
 }
+BATCH = 8  # rows per step
 SHAPES = {  # as published: layers, width, inner width, heads, key heads, vocabulary
     "135m": (30, 576, 1536, 9, 3, 49_152),
     "1b": (16, 2048, 8192, 32, 8, 128_256),
@@ -42,9 +51,10 @@ PEAK_FLOPS = {
     "H100": 989e12,
     "H200": 989e12,
     "A100": 312e12,
+    "L40S": 362e12,
     "L4": 121e12,
     "4090": 165e12,
-}  # dense bf16, makers' sheets
+}  # dense bf16, makers' sheets; the first name that fits counts
 
 
 def main() -> None:
@@ -62,7 +72,10 @@ def main() -> None:
         for _ in range(asked.rounds):
             for name, command in commands(asked, model, rows):
                 print(f"measuring {name} ...", file=sys.stderr, flush=True)
-                measured.setdefault(name, []).append(result(command))
+                before, found, after = (result(given) for given in (own(asked, "floor"), command, own(asked, "floor")))
+                found["floor_tokens_per_second"] = (before["tokens_per_second"] + after["tokens_per_second"]) / 2
+                measured.setdefault(name, []).append(found)
+                write({"dtype": computing(), "measured": measured}, asked)
     report(measured, asked)
 
 
@@ -83,10 +96,9 @@ def options() -> argparse.Namespace:
 
 def commands(asked: argparse.Namespace, model: Path, rows: Path) -> list[tuple[str, list[str]]]:
     """List what is measured in one round."""
-    shared = ["--rank", str(asked.rank), "--targets", asked.targets]
-    me = [sys.executable, str(Path(__file__)), "--rows", str(asked.rows), "--data", str(asked.data), *shared]
-    found = [("tunesmith", [*me, "--only", "ours"]), ("floor: the products alone", [*me, "--only", "floor"])]
-    given = ["--model", str(model), "--rows", str(rows), *shared, "--alpha", str(2 * asked.rank)]
+    found = [("tunesmith", own(asked, "ours"))]
+    given = ["--model", str(model), "--rows", str(rows), "--batch", str(BATCH), "--dtype", computing()]
+    given += [*adapter(asked), "--alpha", str(2 * asked.rank)]
     for name, (environment, script, more) in PEERS.items():
         python = asked.peers / environment / "bin" / "python"
         if any(part in name for part in asked.skip):
@@ -96,6 +108,25 @@ def commands(asked: argparse.Namespace, model: Path, rows: Path) -> list[tuple[s
             continue
         found.append((name, [str(python), str(HERE / "peers" / script), *given, *more]))
     return found
+
+
+def own(asked: argparse.Namespace, part: str) -> list[str]:
+    """Give the command that measures one of our own parts in a process of its own."""
+    given = ["--rows", str(asked.rows), "--data", str(asked.data), *adapter(asked)]
+    return [sys.executable, str(Path(__file__)), *given, "--only", part]
+
+
+def adapter(asked: argparse.Namespace) -> list[str]:
+    return ["--rank", str(asked.rank), "--targets", asked.targets]
+
+
+def computing() -> str:
+    """Name the dtype in which this machine computes fastest, as the peers' scripts call it."""
+    import torch
+
+    from tunesmith.models.device import choose_dtype
+
+    return {torch.bfloat16: "bf16", torch.float32: "fp32"}[choose_dtype().torch]
 
 
 def result(command: list[str]) -> dict[str, Any]:
@@ -130,27 +161,32 @@ def written(asked: argparse.Namespace, folder: Path) -> tuple[Path, Path]:
 
 
 def ours(asked: argparse.Namespace) -> dict[str, Any]:
-    """Train through tunesmith's own loop, batches of about 8 rows like the peers'."""
+    """Train through tunesmith's own loop, 8 rows a step in the order of the file."""
     from tunesmith.models.load import find, load
+    from tunesmith.training.loop import Plan
 
     encoder, prompts, _ = encoded(asked)
-    return trained(load(find("smollm2"), encoder), [encoder.encode(p) for p in prompts], asked, batch_tokens=2240)
+    rows = [encoder.encode(p) for p in prompts]
+    plan = Plan((tuple((tuple(rows[i : i + BATCH]),) for i in range(0, len(rows), BATCH)),))
+    return trained(load(find("smollm2"), encoder), plan, asked)
 
 
-def trained(model: Any, rows: list[Any], asked: argparse.Namespace, batch_tokens: int) -> dict[str, Any]:
+def trained(model: Any, plan: Any, asked: argparse.Namespace) -> dict[str, Any]:
     from tunesmith import methods
     from tunesmith.models import device
     from tunesmith.recipe import make_recipe
-    from tunesmith.training.loop import Past, lay_out, steps
+    from tunesmith.runs.records import Step
+    from tunesmith.training.loop import Past, steps
     from tunesmith.training.optimizer import MasterAdamW
 
     method = {"name": "lora", "rank": asked.rank, "alpha": 2 * asked.rank, "targets": asked.targets.split(",")}
-    settings = {"batch_tokens": batch_tokens, "learning_rate": 2e-4, "schedule": "linear", "warmup": 0.0}
-    recipe = make_recipe({"method": method, "train": settings, "length": {"max_tokens": 2048}}).resolved(model.width)
+    settings = {"learning_rate": 2e-4, "schedule": "linear", "warmup": 0.0}
+    recipe = make_recipe({"method": method, "train": settings}).resolved(model.width)
     methods.prepare(model.net, recipe.method, recipe.seed)
+    loading = device.peak_bytes()
     device.reset_peak()
     optimizer = MasterAdamW(model.net.named_parameters(), recipe.train)
-    log = list(steps(model, optimizer, lay_out(model, rows, recipe), [], recipe, Past()))
+    log = [event for event in steps(model, optimizer, plan, [], recipe, Past()) if isinstance(event, Step)]
     last = log[-1]
     return {
         "tool": "tunesmith",
@@ -158,7 +194,7 @@ def trained(model: Any, rows: list[Any], asked: argparse.Namespace, batch_tokens
         "trained_tokens": last.answer_tokens,
         "seconds": last.seconds,
         "tokens_per_second": last.tokens / last.seconds,
-        "peak_rss_bytes": device.peak_bytes(),
+        "peak_rss_bytes": max(loading, device.peak_bytes()),
         "steps": last.step,
         "losses": [step.loss for step in log],
         "first_loss": log[0].loss,
@@ -199,6 +235,7 @@ def random_weights(asked: argparse.Namespace) -> dict[str, Any]:
 
     from tunesmith.data.encode import Encoded
     from tunesmith.models.load import Model, find, load
+    from tunesmith.training.loop import Plan
 
     layers, width, inner, heads, key_heads, words = SHAPES[asked.shape]
     config = LlamaConfig(
@@ -215,7 +252,7 @@ def random_weights(asked: argparse.Namespace) -> dict[str, Any]:
     draw = random.Random(0)
     tokens = tuple(draw.randrange(5, 40_000) for _ in range(512))
     rows = [Encoded(str(i), (i + 5, *tokens[: 447 - i % 32]), tokens[448:]) for i in range(asked.rows)]
-    found = trained(model, rows, asked, batch_tokens=16_384)
+    found = trained(model, Plan((tuple((tuple(rows[i : i + 32]),) for i in range(0, len(rows), 32)),)), asked)
     matrices = layers * (2 * width * width + 2 * width * width * key_heads // heads + 3 * width * inner)
     adapters = sum(p.numel() for p in net.parameters() if p.requires_grad)
     attention = 3 * 4 * layers * width * 256  # forward and twice that back; a token sees half of 512 others
@@ -229,16 +266,31 @@ def random_weights(asked: argparse.Namespace) -> dict[str, Any]:
 
 def report(measured: dict[str, list[dict[str, Any]]], asked: argparse.Namespace) -> None:
     """Print medians and ratios, and keep every measurement."""
-    speed = {name: statistics.median(r["tokens_per_second"] for r in runs) for name, runs in measured.items()}
-    print(f"{'':38} {'tokens/s':>9} {'ours / it':>9} {'peak GB':>8}  mean loss   first -> final")
+    mine = middle(measured["tunesmith"], share)
+    print(f"{'':46} {'tokens/s':>8} {'of floor':>8} {'ours / it':>9} {'peak GB':>8} {'mean loss':>9}")
     for name, runs in measured.items():
-        peak = statistics.median(r.get("peak_rss_bytes", 0) for r in runs) / 1e9
-        losses = ""
-        if "losses" in runs[0]:
-            mean = statistics.mean(runs[0]["losses"])
-            losses = f"{mean:9.4f}   {runs[0]['first_loss']:.3f} -> {runs[0]['final_loss']:.3f}"
-        print(f"{name:38} {speed[name]:9.0f} {speed['tunesmith'] / speed[name]:9.2f} {peak:8.1f}  {losses}")
-    write({"measured": measured}, asked)
+        loss, peak = (
+            middle(runs, lambda run: statistics.mean(run["losses"])),
+            middle(runs, itemgetter("peak_rss_bytes")),
+        )
+        line = f"{name:46} {middle(runs, itemgetter('tokens_per_second')):8.0f} {middle(runs, share):8.2f}"
+        print(f"{line} {mine / middle(runs, share):9.2f} {peak / 1e9:8.1f} {loss:9.4f}")
+    if SAME_STEPS in measured:
+        pairs = list(zip(measured["tunesmith"][0]["losses"], measured[SAME_STEPS][0]["losses"], strict=True))
+        apart = [ours / theirs - 1 for ours, theirs in pairs]
+        late = apart[-8:]
+        print(
+            f"loss against TRL's on the same steps: {statistics.mean(apart):+.2%}, last 8 {statistics.mean(late):+.2%}"
+        )
+
+
+def share(run: dict[str, Any]) -> float:
+    """Give a tool's speed as a share of the floor measured beside it."""
+    return float(run["tokens_per_second"] / run["floor_tokens_per_second"])
+
+
+def middle(runs: list[dict[str, Any]], what: Callable[[dict[str, Any]], float]) -> float:
+    return statistics.median(map(what, runs))
 
 
 def write(found: dict[str, Any], asked: argparse.Namespace, more: str = "") -> None:
@@ -251,7 +303,7 @@ def write(found: dict[str, Any], asked: argparse.Namespace, more: str = "") -> N
     path = HERE / "results" / f"train-{name}.json"
     described = {key: value for key, value in machine.describe().items() if key in ("packages", "hardware", "created")}
     path.write_text(json.dumps({**described, "asked": facts, **found}, indent=2) + "\n", encoding="utf-8")
-    print(f"written: {path}")
+    print(f"written: {path}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 What most scripts of the field do: the rows tokenised here, -100 on the prompt, a collator that pads, rows of like
 length grouped (`train_sampling_strategy="group_by_length"`, once `group_by_length=True`), 8 per batch, bf16 weights, no
-gradient checkpointing, freed memory kept. `seconds` is the trainer's own `train_runtime`; real tokens are prompt and
+gradient checkpointing. `seconds` is the trainer's own `train_runtime`; real tokens are prompt and
 completion, never padding. Optimizer, schedule and clipping are its defaults.
 """
 

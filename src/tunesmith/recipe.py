@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from tunesmith.config import Record, override, read_yaml
 
 Overflow = Literal["error", "drop", "trim_prompt"]
+Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 
 
 def rate_by_width(rate: float, width: int) -> float:
@@ -91,7 +92,10 @@ class Limit(Record):
 
 
 class Recipe(Record):
-    """One training. Every field has its default here and nowhere else."""
+    """One training. Every field has its default here and nowhere else.
+
+    `track` names where its numbers are shown besides; it changes nothing in what is learned.
+    """
 
     model: str = "smollm2"
     task: str = "demo"
@@ -103,6 +107,7 @@ class Recipe(Record):
     limit: Limit = Limit()
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     seed: int = 0
+    track: tuple[Tracker, ...] = ()
 
     def resolved(self, width: int) -> "Recipe":
         """Give the recipe with `auto` replaced by the method's own rate for a model of hidden size `width`."""

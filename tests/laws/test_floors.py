@@ -16,7 +16,7 @@ FLOORS = {
     "climb": 4, "evaluation": 4, "serving": 4,
     "cli": 5, "__init__": 5, "__main__": 5,
 }  # fmt: skip
-HEAVY = {"torch", "transformers", "peft", "safetensors"}
+HEAVY = {"torch", "transformers", "peft", "safetensors", "accelerate"}
 
 
 def modules():

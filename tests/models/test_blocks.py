@@ -65,3 +65,26 @@ def test_an_adapter_switched_off_is_off(model):
     off = fast_loss(loaded.net, batch).item()
     assert off != pytest.approx(on, rel=1e-3)
     assert off == pytest.approx(sum(fast_loss(model("chat").net, make_batch(loaded, [r])).item() for r in SHARING))
+
+
+def nodes(tensor, name):
+    """Count the steps of that name in the backward pass of `tensor`."""
+    seen, todo = set(), [tensor.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            todo += [before for before, _ in node.next_functions]
+    return sum(node.name() == name for node in seen)
+
+
+def test_layers_below_the_first_that_learns_have_no_backward_pass(model):
+    loaded = model("chat")
+    batch = make_batch(loaded, SHARING)
+    layers = loaded.net.config.num_hidden_layers
+    assert layers > 1
+    loaded.net.requires_grad_(True)
+    assert nodes(fast_loss(loaded.net, batch), "_AttendBackward") == layers
+    loaded.net.requires_grad_(False)
+    loaded.net.model.layers[-1].self_attn.q_proj.weight.requires_grad_(True)
+    assert nodes(fast_loss(loaded.net, batch), "_AttendBackward") == 1

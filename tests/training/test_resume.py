@@ -4,9 +4,12 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -108,8 +111,9 @@ def test_killed_at_any_moment_and_resumed_equals_never_killed(tiny, colours_file
     began = time.monotonic()
     assert run_child(recipe, tmp_path / "whole", colours_file)[0] == 0
     took, draw = time.monotonic() - began, random.Random(1)
-    for _ in range(4):
-        run_child(recipe, tmp_path / "killed", colours_file, seconds=draw.uniform(0.3, 0.9) * took)
+    moments = [draw.uniform(0.3, 0.9) * took for _ in range(4)]
+    codes = [run_child(recipe, tmp_path / "killed", colours_file, seconds=moment)[0] for moment in moments]
+    assert codes.count(-signal.SIGKILL) >= 2
     assert run_child(recipe, tmp_path / "killed", colours_file)[0] == 0
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
 
@@ -180,6 +184,68 @@ def test_a_full_disk_stops_with_the_last_checkpoint_intact(stopped, monkeypatch)
     with pytest.raises(FitError, match="disk is full; earlier checkpoints are as they were"):
         train(recipe, folder, task, resume=True)
     assert checkpoint.newest(folder / "checkpoints").step == before
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of its own, 80 MiB, on which a run can be begun."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=80m", "none", place], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def test_a_disk_that_is_really_full_stops_the_run_and_space_lets_it_go_on(tiny, colours_file, tmp_path, small_disk):
+    recipe = recipe_for(tiny("chat"), *SETTINGS, task=str(colours_file))
+    _, events = run_child(recipe, tmp_path / "whole", colours_file)
+    folder = small_disk / "run"
+    run_child(recipe, folder, colours_file, event=events - 12)
+    before = checkpoint.newest(folder / "checkpoints")
+    assert before is not None
+    with (small_disk / "filler").open("wb") as filler:
+        filler.write(bytes(shutil.disk_usage(small_disk).free - 64 * 1024))
+    with pytest.raises(FitError, match="disk is full; earlier checkpoints are as they were"):
+        train(recipe, folder, read_task(colours_file), resume=True)
+    assert checkpoint.newest(folder / "checkpoints") == before
+    assert not Run(folder).done
+    (small_disk / "filler").unlink()
+    assert run_child(recipe, folder, colours_file)[0] == 0
+    assert outcome(folder) == outcome(tmp_path / "whole")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("kind", "method"), [("chat", "lora"), ("chat", "full"), ("t5", "lora"), ("t5", "full")])
+def test_killed_thirty_times_and_resumed_equals_never_killed(tiny, colours_file, tmp_path, kind, method):
+    """One run with a checkpoint after every step, killed again and again, most often inside a save."""
+    settings = [*SETTINGS, f"method={method}", "train.checkpoint_every=1", "train.epochs=4", "limit.train=60"]
+    recipe = recipe_for(tiny(kind), *settings, task=str(colours_file))
+    code, events = run_child(recipe, tmp_path / "whole", colours_file)
+    assert code == 0
+    draw, folder, kills = random.Random(f"{kind}/{method}"), tmp_path / "run", 0
+    for _ in range(30):
+        kills += run_child(recipe, folder, colours_file, draw.randint(1, max(2, events // 20)))[0] == -signal.SIGKILL
+    assert run_child(recipe, folder, colours_file)[0] == 0
+    assert kills == 30
+    assert outcome(folder) == outcome(tmp_path / "whole")
+
+
+@pytest.mark.long
+def test_the_embedded_model_killed_at_random_moments_equals_never_killed(tmp_path):
+    recipe = make_recipe({"task": "demo"}, ("limit.train=24", "limit.validation=4", "train.checkpoint_every=1"))
+    recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"batch_tokens": 512})})
+    task = files("tunesmith") / "tasks/demo.yaml"
+    began = time.monotonic()
+    assert run_child(recipe, tmp_path / "whole", task)[0] == 0
+    took, draw = time.monotonic() - began, random.Random(2)
+    codes = [run_child(recipe, tmp_path / "run", task, seconds=draw.uniform(0.2, 0.8) * took)[0] for _ in range(5)]
+    assert codes.count(-signal.SIGKILL) >= 4
+    assert run_child(recipe, tmp_path / "run", task)[0] == 0
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 
 def test_a_finished_run_is_given_back_as_it_is(tiny, colours, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -263,3 +264,18 @@ def recipe_task(path):
     from tunesmith.data.task import read_task
 
     return read_task(path)
+
+
+def test_a_model_whose_logits_are_not_ours_is_trained_through_its_own_forward_pass_aloud(
+    tiny, colours, tmp_path, capsys
+):
+    odd = tmp_path / "odd"
+    shutil.copytree(tiny("chat"), odd)
+    config = json.loads((odd / "config.json").read_text())
+    (odd / "config.json").write_text(json.dumps({**config, "logit_scale": 3.0}))  # which a Llama does not read
+    run = train(recipe_for(odd, "limit.train=24"), tmp_path / "odd-run", colours)
+    assert run.summary().own_forward
+    assert "training goes on through the model's own" in capsys.readouterr().err
+    plain = train(recipe_for(tiny("chat"), "limit.train=24"), tmp_path / "run", colours)
+    assert not plain.summary().own_forward
+    assert [s.loss for s in run.steps()] == pytest.approx([s.loss for s in plain.steps()], rel=1e-5)

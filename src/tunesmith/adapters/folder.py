@@ -16,6 +16,7 @@ from tunesmith.config import Record
 from tunesmith.errors import ModelError
 from tunesmith.models.embedded import HUB_IDS
 from tunesmith.models.load import Model, find, load, load_encoder
+from tunesmith.models.saving import disk_errors
 from tunesmith.recipe import Full, Method, Recipe
 
 ORIGIN = "tunesmith.json"
@@ -42,7 +43,8 @@ def save(model: Model, recipe: Recipe, checkpoints: Path) -> Adapter:
     aside = checkpoints / f".{folder.name}.part"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    _write_weights(model, recipe, aside)
+    with disk_errors():
+        _write_weights(model, recipe, aside)
     adapter = Adapter(
         folder=folder,
         base=model.name,

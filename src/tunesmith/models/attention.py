@@ -14,7 +14,7 @@ import functools
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -59,6 +59,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: flo
     `query` is [tokens, heads, width]; `key` and `value` [tokens, groups,
     width] may have fewer heads.
     """
+    if _has_flash(query):
+        return _flash(query, key, value, layout, scale)
     result: Tensor = _Attend.apply(query, key, value, layout, scale)  # type: ignore[no-untyped-call]
     return result
 
@@ -119,6 +121,56 @@ def _refuse_others(others: dict[str, Any]) -> None:
         raise ModelError(
             f"packed attention does not support: {', '.join(unknown)}", fix="use the model's own attention"
         )
+
+
+class Spans(NamedTuple):
+    """The documents of a row one after another, for a kernel that knows no shared beginning.
+
+    `keys` [n] tells which tokens' keys follow each other; the queries and keys
+    of span `i` are those from `of_queries[i]` to `of_queries[i + 1]`, and from
+    `of_keys[i]` to `of_keys[i + 1]`. A span may have more keys than queries:
+    the last query sees the last key.
+    """
+
+    keys: Tensor
+    of_queries: Tensor
+    of_keys: Tensor
+    most_queries: int
+    most_keys: int
+
+
+@functools.lru_cache(maxsize=8)
+def spans(layout: Layout, device: torch.device) -> Spans:
+    """Give the spans of a layout: the shared beginning by itself, then each rest behind that beginning."""
+    shared = [layout.shared] if layout.shared else []
+    queries = [*shared, *layout.lengths]
+    sizes = [*shared, *(layout.shared + length for length in layout.lengths)]
+    start, keys = layout.shared, [torch.arange(layout.shared)]
+    for length in layout.lengths:
+        keys += [torch.arange(layout.shared), torch.arange(start, start + length)]
+        start += length
+    of_queries, of_keys = (torch.tensor([0, *n]).cumsum(0, dtype=torch.int32).to(device) for n in (queries, sizes))
+    return Spans(torch.cat(keys).to(device), of_queries, of_keys, max(queries), max(sizes))
+
+
+def _has_flash(query: Tensor) -> bool:
+    """Tell whether the flash kernel takes such queries: half precision, Ampere or later, widths it was made for."""
+    width = query.shape[-1]
+    half = query.dtype in (torch.bfloat16, torch.float16)
+    able = query.is_cuda and torch.cuda.get_device_capability(query.device) >= (8, 0)
+    return able and half and width % 8 == 0 and width <= 256
+
+
+def _flash(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float) -> Tensor:
+    """Give what `attend` gives through torch's flash kernel for rows of unequal length, on a GPU."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    to = spans(layout, query.device)
+    if layout.shared:
+        key, value = key[to.keys], value[to.keys]
+    lengths = (to.of_queries, to.of_keys, to.most_queries, to.most_keys)
+    found = varlen_attn(query, key, value, *lengths, scale=scale, window_size=(-1, 0), enable_gqa=True)
+    return cast("Tensor", found)
 
 
 class _Block(NamedTuple):

@@ -91,7 +91,9 @@ def _write_dense(gguf: Path, folder: Path) -> None:
     import torch
 
     from tunesmith.models.load import read_gguf
+    from tunesmith.models.saving import disk_errors
 
     net, tokenizer = read_gguf(gguf, torch.bfloat16)
-    net.save_pretrained(folder)
+    with disk_errors():
+        net.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

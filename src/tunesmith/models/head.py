@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from tunesmith.models import blocks
-from tunesmith.models.attention import Layout
+from tunesmith.models.attention import Layout, attending
 from tunesmith.models.fused import cross_entropy
 
 PIECE = 512
@@ -29,7 +29,8 @@ def loss_at(
 ) -> tuple[Tensor, Tensor]:
     """Give the summed loss in nats of `targets` [n], and that of each [n], without gradient.
 
-    The positions where `keep` [rows, tokens] is true predict them, in order. Above 512 targets the projection goes in pieces. Both that and the fast
+    The positions where `keep` [rows, tokens] is true predict them, in order.
+    Above 512 targets the projection goes in pieces. Both that and the fast
     forward pass are used only where they have been proven to give this model's
     own logits.
     """
@@ -42,6 +43,11 @@ def loss_at(
     losses = [checkpoint(_piece_loss, net, *piece, smoothing, use_reentrant=False) for piece in pieces]
     totals, each = zip(*losses, strict=True)
     return torch.stack(totals).sum(), torch.cat(each)
+
+
+def refused(net: PreTrainedModel) -> bool:
+    """Tell whether our forward pass has been tried on this model and does not give its logits."""
+    return not _PROVEN.get(net, True)
 
 
 def answer_logits(net: PreTrainedModel, inputs: dict[str, Any], keep: Tensor) -> Tensor:
@@ -91,10 +97,18 @@ def _separable(net: PreTrainedModel, inputs: dict[str, Any]) -> bool:
         few = _first_tokens(inputs)
         keep = torch.ones_like(few["input_ids"], dtype=torch.bool)
         with torch.no_grad():
-            ours, own = _project(net, _hidden(net, few, keep)), answer_logits(net, few, keep)
+            ours, own = _project(net, _hidden(net, few, keep)), _own_logits(net, few, keep)
         net.train(training)
         _PROVEN[net] = _agree(ours.float(), own.float(), own.dtype)
     return _PROVEN[net]
+
+
+def _own_logits(net: PreTrainedModel, few: dict[str, Any], keep: Tensor) -> Tensor:
+    """Give the logits of one document through the model's own forward pass, its attention included."""
+    if "layout" not in few:
+        return answer_logits(net, few, keep)
+    with attending(net, "eager"):
+        return answer_logits(net, {name: value for name, value in few.items() if name != "layout"}, keep)
 
 
 def _agree(ours: Tensor, own: Tensor, dtype: torch.dtype) -> bool:
@@ -108,4 +122,5 @@ def _first_tokens(inputs: dict[str, Any]) -> dict[str, Any]:
     layout: Layout | None = inputs.get("layout")
     n = min(TRIED, inputs["input_ids"].shape[1], *([layout.shared or layout.lengths[0]] if layout else []))
     cut = {name: tensor[:1, :n] for name, tensor in inputs.items() if name != "layout"}
-    return {**cut, "layout": Layout(0, (n,))} if layout else cut
+    # Half of them as a beginning that others could share, so that this is tried too.
+    return {**cut, "layout": Layout(n // 2, (n - n // 2,))} if layout else cut

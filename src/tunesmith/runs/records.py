@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from tunesmith.config import Record
 
 
@@ -21,7 +23,7 @@ class Step(Record):
     answer_tokens: int
     seconds: float
     rows: int = 0
-    task_losses: dict[str, float] = {}
+    task_losses: dict[str, float] = Field(default_factory=dict)
     validation_loss: float | None = None
 
 
@@ -75,6 +77,7 @@ class Summary(Record):
     """What a run took and made; fields that a verb has no number for stay None.
 
     Tokens are real ones, never padding. `prompt_tokens` is the mean per request.
+    `own_forward`: the fast forward pass did not give this model's logits, and its own was used.
     """
 
     tokens: int
@@ -98,3 +101,4 @@ class Summary(Record):
     stopped_by: str | None = None
     resumes: int = 0
     skipped_steps: int = 0
+    own_forward: bool = False

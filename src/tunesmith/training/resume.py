@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from tunesmith.config import Record
 from tunesmith.errors import RunError
+from tunesmith.models.saving import disk_errors
 from tunesmith.runs import checkpoint
 from tunesmith.runs.run import Run
 from tunesmith.training.loop import Past
@@ -31,7 +32,8 @@ def save(run: Run, optimizer: MasterAdamW, step: int, begun: Begun) -> None:
     """
 
     def fill(folder: Path) -> None:
-        save_file(optimizer.state(), folder / OPTIMIZER)
+        with disk_errors():
+            save_file(optimizer.state(), folder / OPTIMIZER)
         run.copy_logs(folder)
 
     checkpoint.write(run.folder / "checkpoints", step, fill, begun.model_dump())
@@ -49,7 +51,7 @@ def restore(run: Run, optimizer: MasterAdamW, found: checkpoint.Checkpoint | Non
 
 def refuse_changes(run: Run, asked: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
     """Refuse to go on with another recipe, base, tokenizer, data or dtype, naming what differs. Raises RunError."""
-    changed = differences(run.asked(), asked)
+    changed = differences(_learning(run.asked()), _learning(asked))
     if (run.folder / "provenance.json").is_file():
         changed += differences(_identity(run.provenance()), _identity(provenance))
     if changed:
@@ -58,6 +60,11 @@ def refuse_changes(run: Run, asked: Mapping[str, Any], provenance: Mapping[str, 
             + (f" (and {len(changed) - 1} more)" if changed[1:] else ""),
             fix="go on with what it was begun with, or train into a new folder",
         )
+
+
+def _learning(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what a training is asked that changes nothing in what it learns."""
+    return {name: value for name, value in asked.items() if name != "track"}
 
 
 def _identity(provenance: Mapping[str, Any]) -> dict[str, Any]:

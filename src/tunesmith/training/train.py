@@ -9,7 +9,7 @@ from tunesmith import methods
 from tunesmith.adapters import folder as adapters
 from tunesmith.data.task import Task, load_task
 from tunesmith.errors import FitError, RunError
-from tunesmith.models import device
+from tunesmith.models import device, head
 from tunesmith.models.load import Model, find, load, load_encoder
 from tunesmith.models.provenance import provenance
 from tunesmith.recipe import Full, Recipe
@@ -23,6 +23,12 @@ from tunesmith.training.loop import Past, lay_out, mean_loss, steps
 from tunesmith.training.optimizer import MasterAdamW
 from tunesmith.training.prepare import Prepared, prepare_rows
 from tunesmith.training.resume import Begun, refuse_changes, restore, save
+from tunesmith.training.trackers import check, export
+
+OWN_FORWARD = (
+    "the fast forward pass does not give this model's own logits on a few tokens: "
+    "training goes on through the model's own"
+)
 
 
 def train(
@@ -40,6 +46,7 @@ def train(
     begun_before = resume and (folder / "recipe.yaml").is_file()
     if not begun_before:
         vacant(folder)
+    check(recipe.track)
     task = task or load_task(recipe.task)
     place = find(recipe.model)
     encoder = load_encoder(place, recipe.prompting)
@@ -59,7 +66,8 @@ def train(
         if not (folder / "provenance.json").is_file():
             run.write_json("provenance.json", origin)
         methods.prepare(model.net, recipe.method, recipe.seed)
-        run.finish(_learn(model, prepared, recipe, run))
+        with export(recipe.track, run, lambda told: print(told, file=sys.stderr)):
+            run.finish(_learn(model, prepared, recipe, run))
         if run.done:
             remove(folder / "checkpoints")
     return run
@@ -88,6 +96,7 @@ def _learn(model: Model, prepared: Prepared, recipe: Recipe, run: Run) -> Summar
     every = recipe.train.checkpoint_every
     started = time.perf_counter()
     log = list(past.steps)
+    told = False
     with stop_on_interrupt() as wish, Watch("train", plan.steps) as watch:
         watch.advance(len(log))
         for event in steps(model, optimizer, plan, prepared.validation, recipe, past):
@@ -95,6 +104,9 @@ def _learn(model: Model, prepared: Prepared, recipe: Recipe, run: Run) -> Summar
             if isinstance(event, Trouble):
                 watch.say(f"step {event.step}: {event.told}; rows {', '.join(event.rows[:3])}")
                 continue
+            if not told and head.refused(model.net):
+                watch.say(OWN_FORWARD)
+            told = True
             log.append(event)
             watch.advance(1, **_shown(event))
             if wish.by or (every and event.step % every == 0 and event.step < plan.steps):
@@ -107,14 +119,14 @@ def _learn(model: Model, prepared: Prepared, recipe: Recipe, run: Run) -> Summar
         raise RunError("no step could be taken", fix="look at the rows named in troubles.jsonl")
     adapter = adapters.save(model, recipe, checkpoints)
     facts = _summary(model, log, begun)
-    finished = wish.by is None
+    finished = wish.by is None or log[-1].step == plan.steps
     return facts.model_copy(
         update={
             "seconds": seconds,
             "artifact_bytes": adapters.size_bytes(adapter.folder),
             "planned_steps": plan.steps,
             "stopped_early": not finished,
-            "stopped_by": wish.by.name if wish.by else None,
+            "stopped_by": wish.by.name if wish.by and not finished else None,
             "skipped_steps": Past(log, run.troubles()).skipped,
         }
     )
@@ -145,6 +157,7 @@ def _summary(model: Model, log: Sequence[Step], begun: Begun) -> Summary:
         first_validation_loss=begun.first_validation_loss,
         validation_loss=next((s.validation_loss for s in reversed(log) if s.validation_loss is not None), None),
         resumes=begun.resumes,
+        own_forward=head.refused(model.net),
     )
 
 
