@@ -48,7 +48,7 @@ TRACKERS: dict[str, Client] = {
     ),
     "mlflow": Client(
         "mlflow",
-        "mlflow-skinny",
+        "mlflow",
         "MLflowTracker",
         lambda run: {"experiment_name": PROJECT, "run_name": run.name},
     ),
@@ -133,7 +133,7 @@ def numbers(step: Mapping[str, Any]) -> dict[str, float]:
     """Give what is exported of a line of the log, by its own names; losses of tasks as `task_losses/NAME`."""
     plain = {key: value for key, value in step.items() if isinstance(value, int | float) and key != "step"}
     speed = {"tokens_per_second": step["tokens"] / step["seconds"]} if step["seconds"] else {}
-    return {**plain, **speed, **{f"task_losses/{task}": loss for task, loss in step["task_losses"].items()}}
+    return {**plain, **speed, **{f"task_losses/{task}": loss for task, loss in step.get("task_losses", {}).items()}}
 
 
 def follow(log: Path, ended: Callable[[float], bool]) -> Iterator[Mapping[str, Any]]:
