@@ -151,13 +151,17 @@ def encoded(asked: argparse.Namespace) -> tuple[Any, list[Any], list[tuple[str, 
 
 
 def written(asked: argparse.Namespace, folder: Path) -> tuple[Path, Path]:
-    """Write the rows as text for the peer, and name the model's folder."""
-    from tunesmith.models.load import find
+    """Write the rows as text, and the model in the dtype of this machine: some tools compute in that of the file."""
+    from tunesmith.models.load import find, load
 
+    encoder = encoded(asked)[0]
+    model = load(find("smollm2"), encoder)
+    model.net.save_pretrained(folder / "model")
+    encoder.tokenizer.save_pretrained(folder / "model")
     rows = folder / "rows.jsonl"
     texts = encoded(asked)[2]
     rows.write_text("".join(json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in texts), encoding="utf-8")
-    return Path(find("smollm2").source), rows
+    return folder / "model", rows
 
 
 def ours(asked: argparse.Namespace) -> dict[str, Any]:
