@@ -14,7 +14,7 @@ setting we know for them: there freed memory is kept ("memory kept", `peers/`).
 All compute in the dtype that suits the machine, 8 rows a step; ours and "TRL,
 one row per pass" take the same rows in the same steps, the others group rows
 by length, and their losses are comparable over an epoch.
-Results go to `results/train-<processor or GPU>.json`.
+Results go to `results/train-<processor or GPU>-<dtype>.json`.
 """
 
 import argparse
@@ -302,7 +302,7 @@ def write(found: dict[str, Any], asked: argparse.Namespace, more: str = "") -> N
     from tunesmith.runs import machine
 
     facts = {k: str(v) for k, v in vars(asked).items() if k in ("rows", "rank", "targets", "rounds", "device", "shape")}
-    hardware = found.get("gpu") or f"{machine.processor()}-{machine.cores()}-cores"
+    hardware = found.get("gpu") or f"{machine.processor()}-{machine.cores()}-cores-{computing()}"
     name = re.sub(r"[^a-z0-9]+", "-", f"{hardware} {more}".lower()).strip("-")
     path = HERE / "results" / f"train-{name}.json"
     described = {key: value for key, value in machine.describe().items() if key in ("packages", "hardware", "created")}
