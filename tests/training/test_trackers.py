@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import time
+from contextlib import nullcontext
 
 import pytest
 
@@ -47,10 +48,10 @@ def test_tensorboard_shows_what_the_log_says_whenever_it_is_asked_for(tiny, colo
 def test_an_exporter_that_fails_is_named_and_the_run_goes_on(tiny, colours, tmp_path, capsys, monkeypatch):
     start = trackers._start
 
-    def blocked(name, run):
+    def blocked(name, run, say):
         (run.folder / "exports").mkdir()
         (run.folder / "exports/tensorboard").write_text("a file where TensorBoard wants a folder")
-        return start(name, run)
+        return start(name, run, say)
 
     monkeypatch.setattr(trackers, "_start", blocked)
     run = train(recipe_for(tiny("chat"), "limit.train=24", "track=[tensorboard]"), tmp_path / "run", colours)
@@ -59,13 +60,22 @@ def test_an_exporter_that_fails_is_named_and_the_run_goes_on(tiny, colours, tmp_
     assert "Error" in (run.folder / "exports/tensorboard.log").read_text()
 
 
+def test_an_exporter_that_cannot_be_started_is_named_and_the_run_goes_on(tiny, colours, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(trackers.sys, "executable", str(tmp_path / "no-python"))
+    run = train(recipe_for(tiny("chat"), "limit.train=24", "track=[tensorboard]"), tmp_path / "run", colours)
+    assert run.done
+    assert "tensorboard cannot be started" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("error", [None, RuntimeError])
 def test_an_exporter_that_hangs_is_ended(tmp_path, monkeypatch, error):
     process = subprocess.Popen(["sleep", "60"], stdin=subprocess.PIPE)
-    monkeypatch.setattr(trackers, "_start", lambda name, run: trackers._Mirror(name, process, process.stdin, tmp_path))
+    monkeypatch.setattr(
+        trackers, "_start", lambda name, run, say: trackers._Mirror(name, process, process.stdin, tmp_path)
+    )
     monkeypatch.setattr(trackers, "PATIENCE_SECONDS", 0.2)
     said, began = [], time.monotonic()
-    with pytest.raises(RuntimeError) if error else trackers.suppress(), trackers.export(["wandb"], None, said.append):
+    with pytest.raises(RuntimeError) if error else nullcontext(), trackers.export(["wandb"], None, said.append):
         if error:
             raise error
     assert process.returncode == -signal.SIGKILL

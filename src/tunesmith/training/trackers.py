@@ -76,7 +76,7 @@ def export(names: Sequence[str], run: Run, say: Callable[[str], None]) -> Iterat
     they get ten seconds to bring out what is left, none if it ends in an error.
     `say` is told which of them failed, and where its words are.
     """
-    mirrors = [_start(name, run) for name in names]
+    mirrors = [mirror for name in names if (mirror := _start(name, run, say))]
     try:
         yield
     except BaseException:
@@ -95,17 +95,22 @@ class _Mirror:
     log: Path
 
 
-def _start(name: str, run: Run) -> _Mirror:
+def _start(name: str, run: Run, say: Callable[[str], None]) -> _Mirror | None:
+    """Start a mirror; one that cannot be started is told, and the training goes without it."""
     log = run.folder / "exports" / f"{name}.log"
-    log.parent.mkdir(exist_ok=True)
     shutil.rmtree(log.with_suffix(""), ignore_errors=True)  # of an earlier start of this run: all is shown anew
     settings = {key: value for key, value in os.environ.items() if key not in RANKS}
     command = [sys.executable, "-m", __name__, name, str(run.folder)]
-    with log.open("ab") as words:
-        # A session of its own: Ctrl-C in the terminal is the trainer's affair.
-        process = subprocess.Popen(  # noqa: S603 - our own module, no shell
-            command, stdin=subprocess.PIPE, stdout=words, stderr=words, env=settings, start_new_session=True
-        )
+    try:
+        log.parent.mkdir(exist_ok=True)
+        with log.open("ab") as words:
+            # A session of its own: Ctrl-C in the terminal is the trainer's affair.
+            process = subprocess.Popen(  # noqa: S603 - our own module, no shell
+                command, stdin=subprocess.PIPE, stdout=words, stderr=words, env=settings, start_new_session=True
+            )
+    except OSError as wrong:
+        say(f"{name} cannot be started ({wrong}); steps.jsonl holds every step")
+        return None
     return _Mirror(name, process, cast("IO[bytes]", process.stdin), log)
 
 
@@ -139,15 +144,18 @@ def numbers(step: Mapping[str, Any]) -> dict[str, float]:
 def follow(log: Path, ended: Callable[[float], bool]) -> Iterator[Mapping[str, Any]]:
     """Give every whole line of `log` as it comes, until `ended(seconds)`, which may wait so long, says that none will.
 
-    The file may not be there yet. One that becomes shorter, or another file
-    (put back to a checkpoint), is read on from where it stood.
+    The file may not be there yet; once there, it only grows.
     """
-    done = 0
+    position = 0
     last = False
     while True:
-        lines = log.read_text(encoding="utf-8").split("\n")[:-1] if log.is_file() else []
-        yield from (json.loads(line) for line in lines[done:])
-        done = max(done, len(lines))
+        if log.is_file():
+            with log.open("rb") as file:
+                file.seek(position)
+                more = file.read()
+            whole = more[: more.rfind(b"\n") + 1]
+            position += len(whole)
+            yield from map(json.loads, whole.splitlines())
         if last:
             return
         last = ended(LOOK_SECONDS)

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from tunesmith import methods
 from tunesmith.adapters import folder as adapters
@@ -66,8 +67,11 @@ def train(
         if not (folder / "provenance.json").is_file():
             run.write_json("provenance.json", origin)
         methods.prepare(model.net, recipe.method, recipe.seed)
-        with export(recipe.track, run, lambda told: print(told, file=sys.stderr)):
-            run.finish(_learn(model, prepared, recipe, run))
+        optimizer = MasterAdamW(model.net.named_parameters(), recipe.train)
+        found = newest(folder / "checkpoints", _say)
+        past = restore(run, optimizer, found)
+        with export(recipe.track, run, _say):
+            run.finish(_learn(model, prepared, optimizer, recipe, Start(run, found, past)))
         if run.done:
             remove(folder / "checkpoints")
     return run
@@ -82,15 +86,24 @@ def check_context(model: Model, recipe: Recipe) -> None:
         )
 
 
-def _learn(model: Model, prepared: Prepared, recipe: Recipe, run: Run) -> Summary:
+class Start(NamedTuple):
+    """Where a training starts: its run, the checkpoint it goes on from, and the logs up to there."""
+
+    run: Run
+    found: Checkpoint | None
+    past: Past
+
+
+def _say(told: str) -> None:
+    print(told, file=sys.stderr)
+
+
+def _learn(model: Model, prepared: Prepared, optimizer: MasterAdamW, recipe: Recipe, start: Start) -> Summary:
     """Go through the loop, log each step, save on the way and at the end; give the summary."""
+    run, found, past = start
     plan = lay_out(model, prepared.rows, recipe)
     if recipe.train.gradient_checkpointing:
         model.net.gradient_checkpointing_enable({"use_reentrant": False})
-    optimizer = MasterAdamW(model.net.named_parameters(), recipe.train)
-    checkpoints = run.folder / "checkpoints"
-    found = newest(checkpoints, lambda told: print(told, file=sys.stderr))
-    past = restore(run, optimizer, found)
     device.reset_peak()
     begun = _begin(model, prepared, recipe, found)
     every = recipe.train.checkpoint_every
@@ -117,7 +130,7 @@ def _learn(model: Model, prepared: Prepared, recipe: Recipe, run: Run) -> Summar
     seconds = before + time.perf_counter() - started
     if not log:
         raise RunError("no step could be taken", fix="look at the rows named in troubles.jsonl")
-    adapter = adapters.save(model, recipe, checkpoints)
+    adapter = adapters.save(model, recipe, run.folder / "checkpoints")
     facts = _summary(model, log, begun)
     finished = wish.by is None or log[-1].step == plan.steps
     return facts.model_copy(
