@@ -45,6 +45,14 @@ def test_tensorboard_shows_what_the_log_says_whenever_it_is_asked_for(tiny, colo
     assert outcome(run.folder) == outcome(tmp_path / "plain")
 
 
+def test_the_exporter_of_a_trainer_that_is_gone_leaves_alone_what_the_next_one_shows(tiny, colours, tmp_path):
+    run = train(recipe_for(tiny("chat"), "limit.train=24", "track=[tensorboard]"), tmp_path / "run", colours)
+    before = shown(run)
+    trackers.mirror("tensorboard", run, trainer=-1, ended=lambda seconds: True)
+    assert before["loss"]
+    assert shown(run) == before
+
+
 def test_an_exporter_that_fails_is_named_and_the_run_goes_on(tiny, colours, tmp_path, capsys, monkeypatch):
     start = trackers._start
 

@@ -216,15 +216,19 @@ class _CrossEntropy(Function):
         learns = ctx.needs_input_grad[0]
         gradient = torch.empty_like(logits) if learns else None
         each = torch.empty(n, dtype=torch.float32, device=logits.device)
-        rows = max(1, LOGITS // words)
+        rows = min(n, max(1, LOGITS // words))
+        # One piece of memory for all: a fresh one for each few rows costs more than the arithmetic in it.
+        room = torch.empty(rows, words, dtype=torch.float32, device=logits.device)
         for start in range(0, n, rows):
-            part = logits[start : start + rows].to(torch.float32, copy=True)
             aim = targets[start : start + rows, None]
-            part -= torch.logsumexp(part, -1, keepdim=True)
-            hit = part.gather(1, aim)[:, 0]
-            each[start : start + rows] = -(hit.lerp(part.mean(-1), smoothing) if smoothing else hit)
+            part = room[: len(aim)].copy_(logits[start : start + rows])
+            part -= part.amax(-1, keepdim=True)
+            told = part.gather(1, aim)[:, 0]
+            told = told.lerp(part.mean(-1), smoothing) if smoothing else told
+            total = part.exp_().sum(-1, keepdim=True)
+            each[start : start + rows] = total[:, 0].log() - told
             if gradient is not None:
-                part.exp_().scatter_add_(1, aim, part.new_full(aim.shape, smoothing - 1))
+                part.div_(total).scatter_add_(1, aim, part.new_full(aim.shape, smoothing - 1))
                 gradient[start : start + rows] = part.sub_(smoothing / words) if smoothing else part
         ctx.save_for_backward(gradient)
         ctx.spent = False

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
+from filelock import FileLock
+
 from tunesmith.errors import ConfigError
 from tunesmith.runs.run import Run
 
@@ -98,9 +100,8 @@ class _Mirror:
 def _start(name: str, run: Run, say: Callable[[str], None]) -> _Mirror | None:
     """Start a mirror; one that cannot be started is told, and the training goes without it."""
     log = run.folder / "exports" / f"{name}.log"
-    shutil.rmtree(log.with_suffix(""), ignore_errors=True)  # of an earlier start of this run: all is shown anew
     settings = {key: value for key, value in os.environ.items() if key not in RANKS}
-    command = [sys.executable, "-m", __name__, name, str(run.folder)]
+    command = [sys.executable, "-m", __name__, name, str(run.folder), str(os.getpid())]
     try:
         log.parent.mkdir(exist_ok=True)
         with log.open("ab") as words:
@@ -161,18 +162,28 @@ def follow(log: Path, ended: Callable[[float], bool]) -> Iterator[Mapping[str, A
         last = ended(LOOK_SECONDS)
 
 
-def mirror(name: str, run: Run, ended: Callable[[float], bool]) -> None:
-    """Bring the settings and every step of `run` to one exporter, until the training has ended."""
+def mirror(name: str, run: Run, trainer: int, ended: Callable[[float], bool]) -> None:
+    """Bring the settings and every step of `run` to one exporter, until the training has ended.
+
+    `trainer` is the process that asked for it. A killed one may leave a mirror
+    behind that has yet to begin, while a resumed run starts its own: they take
+    turns, and one whose trainer is gone shows nothing.
+    """
     from accelerate import PartialState, tracking
 
     PartialState(cpu=True)  # accelerate's trackers ask it which process they are in
     client = TRACKERS[name]
-    tracker = getattr(tracking, client.tracker)(**client.options(run))
-    tracker.start()
-    tracker.store_init_configuration(_flat(run.asked()))
-    for step in follow(run.folder / "steps.jsonl", ended):
-        tracker.log(numbers(step), step=step["step"])
-    tracker.finish()
+    own = run.folder / "exports" / name
+    with FileLock(own.with_suffix(".lock")):
+        if os.getppid() != trainer:
+            return
+        shutil.rmtree(own, ignore_errors=True)  # of an earlier start of this run: all is shown anew
+        tracker = getattr(tracking, client.tracker)(**client.options(run))
+        tracker.start()
+        tracker.store_init_configuration(_flat(run.asked()))
+        for step in follow(run.folder / "steps.jsonl", ended):
+            tracker.log(numbers(step), step=step["step"])
+        tracker.finish()
 
 
 def _flat(values: Mapping[str, Any], name: str = "") -> dict[str, str | int | float | bool]:
@@ -194,4 +205,4 @@ def _input_closed(seconds: float) -> bool:
 
 
 if __name__ == "__main__":
-    mirror(sys.argv[1], Run.open(Path(sys.argv[2])), _input_closed)
+    mirror(sys.argv[1], Run.open(Path(sys.argv[2])), int(sys.argv[3]), _input_closed)
