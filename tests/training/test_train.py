@@ -158,8 +158,7 @@ def test_bf16_weights_are_moved_by_updates_too_small_for_bf16():
     weight = torch.nn.Parameter(torch.ones(4, 4, dtype=torch.bfloat16))
     optimizer = MasterAdamW([("weight", weight)], recipe.train)
     for _ in range(100):
-        weight.grad = torch.ones_like(weight)
-        optimizer.collect()
+        optimizer.collect([torch.ones_like(weight)])
         optimizer.step(1e-4, 100.0, optimizer.norm())
     assert weight[0, 0].item() == pytest.approx(0.99, abs=0.004)
 

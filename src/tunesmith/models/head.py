@@ -45,6 +45,11 @@ def loss_at(
     return torch.stack(totals).sum(), torch.cat(each)
 
 
+def has_fast_pass(net: PreTrainedModel, inputs: dict[str, Any]) -> bool:
+    """Tell whether such inputs go through our own forward pass, once it has been proven."""
+    return _separable(net, inputs) and blocks.knows(net, inputs)
+
+
 def refused(net: PreTrainedModel) -> bool:
     """Tell whether our forward pass has been tried on this model and does not give its logits."""
     return not _PROVEN.get(net, True)

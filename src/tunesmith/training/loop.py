@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,12 +24,13 @@ from tunesmith.data.pack import epoch_order, groups, pack, pack_padded
 from tunesmith.data.rows import draw
 from tunesmith.errors import FitError, RunError
 from tunesmith.models.attention import PACKED, attending, can_pack
-from tunesmith.models.head import loss_at
+from tunesmith.models.head import has_fast_pass, loss_at
 from tunesmith.models.load import Model
 from tunesmith.recipe import Recipe
 from tunesmith.runs.records import Step, Trouble
 from tunesmith.training import batches
 from tunesmith.training.batches import Batch
+from tunesmith.training.lanes import Run, alone, cut, side_by_side
 from tunesmith.training.optimizer import MasterAdamW, learning_rate_at
 
 SPIKE = 3.0  # times the median of the recent losses
@@ -120,53 +122,56 @@ def steps(
     last = past.steps[-1] if past.steps else None
     several = len(plan.tasks) > 1
     tokens, answer_tokens, seconds = (last.tokens, last.answer_tokens, last.seconds) if last else (0, 0, 0.0)
-    for place in plan.after(last.step if last else 0):
-        started = time.perf_counter()
-        model.net.train()
-        made = [make_batch(model, rows) for rows in place.group]
-        with _dropout_of(recipe.seed, place.step):
-            loss, by_task = _accumulate(model, made, optimizer, recipe.train.label_smoothing)
-        norm = optimizer.norm()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            optimizer.forget()
-            skipped += 1
-            yield _not_a_number(place, loss, norm)
-            if skipped > recipe.train.bad_steps:
-                raise _too_many(place, loss, norm, skipped)
-            continue
-        rate = learning_rate_at(place.step, plan.steps, recipe.train)
-        optimizer.step(rate, recipe.train.clip, norm)
-        seconds += time.perf_counter() - started
-        tokens += sum(batch.tokens for batch in made)
-        answer_tokens += sum(batch.answer_tokens for batch in made)
-        if len(recent) >= FEW and loss > SPIKE * statistics.median(recent):
-            yield _spike(place, loss, statistics.median(recent))
-        recent.append(loss)
-        yield Step(
-            step=place.step,
-            epoch=place.epoch,
-            loss=loss,
-            learning_rate=rate,
-            gradient_norm=norm,
-            tokens=tokens,
-            answer_tokens=answer_tokens,
-            seconds=seconds,
-            rows=place.rows,
-            task_losses=by_task if several else {},
-            validation_loss=mean_loss(model, validation, recipe) if place.last and validation else None,
-        )
+    with side_by_side() as together:
+        for place in plan.after(last.step if last else 0):
+            started = time.perf_counter()
+            model.net.train()
+            made = [part for rows in place.group for part in _parts(model, rows)]
+            with _dropout_of(recipe.seed, place.step):
+                loss, by_task = _accumulate(model, made, optimizer, recipe.train.label_smoothing, together)
+            norm = optimizer.norm()
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                optimizer.forget()
+                skipped += 1
+                yield _not_a_number(place, loss, norm)
+                if skipped > recipe.train.bad_steps:
+                    raise _too_many(place, loss, norm, skipped)
+                continue
+            rate = learning_rate_at(place.step, plan.steps, recipe.train)
+            optimizer.step(rate, recipe.train.clip, norm)
+            seconds += time.perf_counter() - started
+            tokens += sum(batch.tokens for batch in made)
+            answer_tokens += sum(batch.answer_tokens for batch in made)
+            if len(recent) >= FEW and loss > SPIKE * statistics.median(recent):
+                yield _spike(place, loss, statistics.median(recent))
+            recent.append(loss)
+            yield Step(
+                step=place.step,
+                epoch=place.epoch,
+                loss=loss,
+                learning_rate=rate,
+                gradient_norm=norm,
+                tokens=tokens,
+                answer_tokens=answer_tokens,
+                seconds=seconds,
+                rows=place.rows,
+                task_losses=by_task if several else {},
+                validation_loss=mean_loss(model, validation, recipe) if place.last and validation else None,
+            )
 
 
 def mean_loss(model: Model, rows: Sequence[Encoded], recipe: Recipe) -> float:
     """Give the mean loss per answer token over `rows`, in nats, without learning from them."""
-    total = count = 0.0
-    with torch.no_grad(), _attention(model):
-        model.net.eval()
-        for group in _fill(model, rows, recipe):
-            batch = make_batch(model, group)
-            total += float(loss_at(model.net, batch.inputs, batch.keep, batch.targets)[0])
-            count += batch.answer_tokens
-    return total / count
+
+    def told(batch: Batch) -> float:
+        with torch.no_grad():
+            return float(loss_at(model.net, batch.inputs, batch.keep, batch.targets)[0])
+
+    model.net.eval()
+    made = [make_batch(model, group) for group in _fill(model, rows, recipe)]
+    with _attention(model), side_by_side() as together:
+        run = together if _can_part(model, made[0]) else alone
+        return sum(run(told, made)) / sum(batch.answer_tokens for batch in made)
 
 
 def make_batch(model: Model, rows: Sequence[Encoded]) -> Batch:
@@ -191,24 +196,49 @@ def _fill(model: Model, rows: Sequence[Encoded], recipe: Recipe) -> list[list[En
     return pack_padded(rows, recipe.train.batch_tokens, recipe.seed)
 
 
+def _parts(model: Model, rows: Sequence[Encoded]) -> list[Batch]:
+    """Make a micro batch; in parts where those can be taken side by side, on any number of cores."""
+    whole = make_batch(model, rows)
+    with _attention(model):
+        apart = _can_part(model, whole)
+    return [make_batch(model, part) for part in cut(rows, model.width)] if apart else [whole]
+
+
+def _can_part(model: Model, batch: Batch) -> bool:
+    """Tell whether batches like this one may be taken side by side: dropout would draw in no order."""
+    return model.device.type == "cpu" and not _drops(model.net) and has_fast_pass(model.net, batch.inputs)
+
+
+class _Learned(NamedTuple):
+    """What one batch gives: its share of the step's loss, the loss of each answer token, gradients by weight."""
+
+    loss: float
+    each: Tensor
+    gradients: tuple[Tensor | None, ...]
+
+
 def _accumulate(
-    model: Model, made: Sequence[Batch], optimizer: MasterAdamW, smoothing: float
+    model: Model, made: Sequence[Batch], optimizer: MasterAdamW, smoothing: float, together: Run
 ) -> tuple[float, dict[str, float]]:
     """Sum the gradients of micro batches, each answer token weighing the same; give their mean loss, and by task."""
     answers = sum(batch.answer_tokens for batch in made)
     total = 0.0
     by_task: dict[str, list[Tensor]] = {}
+
+    def learn(batch: Batch) -> _Learned:
+        try:
+            loss, each = loss_at(model.net, batch.inputs, batch.keep, batch.targets, smoothing)
+            loss = loss / answers
+            return _Learned(loss.item(), each, torch.autograd.grad(loss, optimizer.weights, allow_unused=True))
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as wrong:
+            raise _out_of_memory(batch, wrong) from wrong
+
     with _attention(model):
-        for batch in made:
-            try:
-                loss, each = loss_at(model.net, batch.inputs, batch.keep, batch.targets, smoothing)
-                loss = loss / answers
-                loss.backward()  # type: ignore[no-untyped-call]
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as wrong:
-                raise _out_of_memory(batch, wrong) from wrong
-            optimizer.collect()
-            total += loss.item()
-            rows = torch.split(each, [count for _, count in batch.answers])
+        run = together if _can_part(model, made[0]) else alone
+        for batch, learned in zip(made, run(learn, made), strict=True):
+            optimizer.collect(learned.gradients)
+            total += learned.loss
+            rows = torch.split(learned.each, [count for _, count in batch.answers])
             for (task, _), losses in zip(batch.answers, rows, strict=True):
                 by_task.setdefault(task, []).append(losses)
     return total, {task: torch.cat(losses).mean().item() for task, losses in sorted(by_task.items())}

@@ -1,7 +1,7 @@
 """AdamW on fp32 copies of the trainable weights, and the learning rate over time."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -36,22 +36,19 @@ class MasterAdamW:
         ]
         self._adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=train.betas, fused=True)
 
-    def collect(self) -> None:
-        """Add the network's gradients to the fp32 sums, and free them.
+    def collect(self, gradients: Sequence[Tensor | None]) -> None:
+        """Add gradients, one for each of `weights`, to the fp32 sums.
 
         Raises RunError if no trainable weight has one: something between the
         weights and the loss has stopped passing gradients.
         """
-        reached = [
-            (weight, total) for weight, total in zip(self.weights, self._sums, strict=True) if weight.grad is not None
-        ]
+        reached = [pair for pair in zip(self._sums, gradients, strict=True) if pair[1] is not None]
         if not reached:
             raise RunError(
                 "no trainable weight received a gradient", fix="report this: the method and this model do not fit"
             )
-        for weight, total in reached:
-            total.add_(weight.grad)  # type: ignore[arg-type]
-            weight.grad = None
+        for total, gradient in reached:
+            total.add_(gradient)  # type: ignore[arg-type]
 
     def norm(self) -> float:
         """Give the norm of the summed gradient."""

@@ -1,0 +1,85 @@
+"""Side by side on a processor: parts of a batch in threads, each with its share of the cores.
+
+Between the large products of a step lie thousands of small operations. With
+all cores on each of them, they wait for one another at every one; with a part
+of the batch each, they meet once a step (decision 0010). torch lets go of the
+interpreter inside its operations, so threads suffice.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+import torch
+
+from tunesmith.data.encode import Encoded
+
+LANES = 2
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Run(Protocol):
+    """Apply a function to each part; give the results in the order of the parts, each as soon as it is its turn."""
+
+    def __call__(self, function: Callable[[T], R], parts: Sequence[T], /) -> Iterator[R]:
+        """Give `map(function, parts)`."""
+
+
+def alone(function: Callable[[T], R], parts: Sequence[T]) -> Iterator[R]:
+    """Take one part after the other, all cores on each."""
+    return map(function, parts)
+
+
+@contextmanager
+def side_by_side() -> Iterator[Run]:
+    """Give a `Run` that takes `LANES` parts at the same time; one after the other if there is a single core.
+
+    Each thread has torch's settings of its own: a function that needs no
+    gradients says so itself. Outside of a call the number of torch's threads
+    is what it was.
+    """
+    threads = torch.get_num_threads()
+    if threads < LANES:
+        yield alone
+        return
+    with ThreadPoolExecutor(LANES, thread_name_prefix="lane") as pool:
+
+        def run(function: Callable[[T], R], parts: Sequence[T], /) -> Iterator[R]:
+            def within(part: T) -> R:
+                torch.set_num_threads(threads // LANES)
+                return function(part)
+
+            if len(parts) < LANES:
+                yield from map(function, parts)
+                return
+            try:
+                yield from pool.map(within, parts)
+            finally:
+                torch.set_num_threads(threads)
+
+        yield run
+
+
+def cut(rows: Sequence[Encoded], width: int) -> list[list[Encoded]]:
+    """Cut the rows of a packed batch into parts that take equally long, as nearly as whole rows allow.
+
+    A row takes its length, and as much again for attention at twice the model's
+    `width`. Of all sums that some of the rows can have, bit `n` of `sums[i]`
+    telling whether the first `i` can have `n`, the one nearest to half is taken.
+    """
+    costs = [row.size + row.size**2 // (2 * width) for row in rows]
+    sums = [1]
+    for cost in costs:
+        sums.append(sums[-1] | sums[-1] << cost)
+    half = sum(costs) // 2
+    below = sums[-1] & ((1 << half + 1) - 1)
+    left = below.bit_length() - 1
+    parts: tuple[list[Encoded], list[Encoded]] = ([], [])
+    for i in range(len(rows), 0, -1):
+        takes = not sums[i - 1] >> left & 1
+        parts[takes].append(rows[i - 1])
+        left -= costs[i - 1] * takes
+    return [part[::-1] for part in parts if part]

@@ -1,0 +1,101 @@
+"""Side by side == one after the other: results in order, settings as before, parts that weigh the same."""
+
+import threading
+import time
+
+import pytest
+import torch
+
+from tests.laws.test_packing import ROWS, SHARING, gradients, own_loss, plain_batch
+from tunesmith import methods
+from tunesmith.data.encode import Encoded
+from tunesmith.models.attention import PACKED, attending
+from tunesmith.models.head import loss_at
+from tunesmith.recipe import Full, Lora
+from tunesmith.training import loop
+from tunesmith.training.lanes import alone, cut, side_by_side
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_results_come_in_the_order_of_the_parts_from_threads_with_a_share_of_the_cores(two_threads):
+    def slow_first(part):
+        time.sleep(0.1 if part == 0 else 0.0)
+        return part, threading.current_thread() is threading.main_thread(), torch.get_num_threads()
+
+    with side_by_side() as run:
+        assert list(run(slow_first, range(5))) == [(i, False, 1) for i in range(5)]
+        assert torch.get_num_threads() == 2
+        assert list(run(slow_first, [7])) == [(7, True, 2)]  # a single part has all of them
+
+
+def test_a_part_that_fails_is_raised_and_leaves_the_threads_as_they_were(two_threads):
+    def fails(part):
+        raise ValueError(part)
+
+    with side_by_side() as run, pytest.raises(ValueError, match="1"):
+        list(run(fails, [1, 2]))
+    assert torch.get_num_threads() == 2
+
+
+def test_a_single_core_takes_one_after_the_other():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with side_by_side() as run:
+            assert run is alone
+    finally:
+        torch.set_num_threads(before)
+
+
+def sized(*sizes):
+    return [Encoded(str(i), tuple(range(size - 1)), (1,)) for i, size in enumerate(sizes)]
+
+
+@pytest.mark.parametrize("sizes", [(8, 7, 6, 5, 4), (100, 1, 1), (3, 3), (50, 20, 20, 10), (9,)], ids=str)
+def test_no_other_cut_into_whole_rows_is_more_even(sizes):
+    rows, width = sized(*sizes), 10**9  # so wide that length alone counts
+    parts = cut(rows, width)
+    assert sorted(row.id for part in parts for row in part) == sorted(row.id for row in rows)
+    assert all(part == sorted(part, key=rows.index) for part in parts)
+    every = (sum(size for i, size in enumerate(sizes) if picked >> i & 1) for picked in range(2 ** len(sizes)))
+    assert max(sum(row.size for row in part) for part in parts) == min(max(one, sum(sizes) - one) for one in every)
+
+
+def test_attention_makes_long_rows_weigh_more_than_their_length():
+    (one, other) = cut(sized(400, *[100] * 6), width=50)
+    assert {len(one), len(other)} == {1, 6}
+
+
+@pytest.mark.parametrize("method", [Full(), Lora(rank=4, alpha=8)], ids=lambda m: m.name)
+@pytest.mark.parametrize("rows", [ROWS, SHARING], ids=["unlike", "sharing"])
+def test_parts_side_by_side_give_the_gradients_of_rows_one_by_one(model, two_threads, rows, method):
+    loaded = model("chat")
+    methods.prepare(loaded.net, method, seed=1)
+    weights = [p for p in loaded.net.parameters() if p.requires_grad]
+    parts = loop._parts(loaded, rows)
+    assert len(parts) == 2
+
+    def learn(batch):
+        loss = loss_at(loaded.net, batch.inputs, batch.keep, batch.targets)[0]
+        return loss.item(), torch.autograd.grad(loss, weights)
+
+    with attending(loaded.net, PACKED), side_by_side() as run:
+        losses, made = zip(*run(learn, parts), strict=True)
+    loss, alone_made = gradients(loaded, [plain_batch(loaded, row) for row in rows], own_loss)
+    assert sum(losses) == pytest.approx(loss, rel=1e-6)
+    for *each, expected in zip(*made, alone_made.values(), strict=True):
+        torch.testing.assert_close(sum(each), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_is_not_drawn_by_two_at_a_time(model):
+    loaded = model("chat")
+    methods.prepare(loaded.net, Lora(dropout=0.1), seed=1)
+    loaded.net.train()
+    assert len(loop._parts(loaded, ROWS)) == 1
