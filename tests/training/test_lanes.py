@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from tests.laws.test_packing import ROWS, SHARING, gradients, own_loss, plain_batch
+from tests.training.test_resume import SETTINGS, outcome
+from tests.training.test_train import recipe_for
 from tunesmith import methods
 from tunesmith.data.encode import Encoded
 from tunesmith.models.attention import PACKED, attending
@@ -14,6 +16,7 @@ from tunesmith.models.head import loss_at
 from tunesmith.recipe import Full, Lora
 from tunesmith.training import loop
 from tunesmith.training.lanes import alone, cut, side_by_side
+from tunesmith.training.train import train
 
 
 @pytest.fixture
@@ -99,3 +102,17 @@ def test_dropout_is_not_drawn_by_two_at_a_time(model):
     methods.prepare(loaded.net, Lora(dropout=0.1), seed=1)
     loaded.net.train()
     assert len(loop._parts(loaded, ROWS)) == 1
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_run_on_two_cores_is_that_on_one_bit_for_bit(tiny, colours, tmp_path, method):
+    """So what is shown of resumed runs on one core holds on two."""
+    recipe = recipe_for(tiny("chat"), f"method.name={method}", *SETTINGS)
+    before, outcomes = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            outcomes.append(outcome(train(recipe, tmp_path / str(threads), colours).folder))
+    finally:
+        torch.set_num_threads(before)
+    assert outcomes[0] == outcomes[1]
