@@ -60,7 +60,7 @@ def measure(method: str, length: int, checkpointing: bool, answers: float) -> di
     place = find("smollm2")
     model = load(place, load_encoder(place))
     recipe = make_recipe({"method": method}).resolved(model.width)
-    methods.prepare(model.net, recipe.method, 0)
+    methods.prepare(model, recipe.method, 0)
     if checkpointing:
         model.net.gradient_checkpointing_enable({"use_reentrant": False})
     rows = []

@@ -186,7 +186,7 @@ def trained(model: Any, plan: Any, asked: argparse.Namespace) -> dict[str, Any]:
     method = {"name": "lora", "rank": asked.rank, "alpha": 2 * asked.rank, "targets": asked.targets.split(",")}
     settings = {"learning_rate": 2e-4, "schedule": "linear", "warmup": 0.0}
     recipe = make_recipe({"method": method, "train": settings}).resolved(model.width)
-    methods.prepare(model.net, recipe.method, recipe.seed)
+    methods.prepare(model, recipe.method, recipe.seed)
     loading = device.peak_bytes()
     device.reset_peak()
     optimizer = MasterAdamW(model.net.named_parameters(), recipe.train)

@@ -11,6 +11,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -91,17 +93,33 @@ def _t5(vocabulary: int, stop: int) -> T5ForConditionalGeneration:
     return T5ForConditionalGeneration(config)
 
 
+def _neox(vocabulary: int, stop: int) -> GPTNeoXForCausalLM:
+    """A decoder with biases, layer norms and fused queries, keys and values."""
+    config = GPTNeoXConfig(
+        vocab_size=vocabulary,
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=512,
+        pad_token_id=0,
+        eos_token_id=stop,
+        bos_token_id=None,
+    )
+    return GPTNeoXForCausalLM(config)
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Give the folder of a tiny model of random weights: `chat`, `base` (no chat template) or `t5`."""
+    """Give the folder of a tiny model of random weights: `chat`, `base` (no chat template), `t5` or `neox`."""
     made: dict[str, Path] = {}
 
     def folder(kind: str) -> Path:
         if kind not in made:
-            torch.manual_seed(["chat", "base", "t5"].index(kind))
+            torch.manual_seed(["chat", "base", "t5", "neox"].index(kind))
             stop = "<|im_end|>" if kind == "chat" else "</s>"
             tokenizer = _tokenizer(kind == "chat", stop)
-            net = (_t5 if kind == "t5" else _llama)(len(tokenizer), tokenizer.eos_token_id)
+            net = {"t5": _t5, "neox": _neox}.get(kind, _llama)(len(tokenizer), tokenizer.eos_token_id)
             made[kind] = tmp_path_factory.mktemp(kind) / f"tiny-{kind}"
             net.save_pretrained(made[kind])
             tokenizer.save_pretrained(made[kind])

@@ -2,8 +2,9 @@ import pytest
 
 from tunesmith.config import override, read_yaml
 from tunesmith.errors import ConfigError
+from tunesmith.method import Full, Lora
 from tunesmith.names import extra, nearest
-from tunesmith.recipe import Full, Lora, Recipe, make_recipe, read_recipe
+from tunesmith.recipe import Recipe, make_recipe, read_recipe
 
 
 def wrong(values, *settings):

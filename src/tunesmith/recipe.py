@@ -1,56 +1,15 @@
 """Recipe: everything asked of one training, and the only home of defaults."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from tunesmith.config import Record, override, read_yaml
+from tunesmith.method import Lora, Method
 
 Overflow = Literal["error", "drop", "trim_prompt"]
 Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
-
-
-def rate_by_width(rate: float, width: int) -> float:
-    """Scale a learning rate that suits hidden size 2000 to another one.
-
-    The fit and its exponent are those of "LoRA Without Regret" (Schulman et
-    al., Thinking Machines, 2025) for the Llama family. docs/decisions/0005
-    has our own check on the embedded model.
-    """
-    return float(f"{rate * (2000 / width) ** 0.781:.3g}")
-
-
-class Full(Record):
-    """Train every weight."""
-
-    name: Literal["full"] = "full"
-
-    def usual_rate(self, width: int) -> float:
-        """Give the learning rate that suits a model of hidden size `width`."""
-        return rate_by_width(5e-5, width)
-
-
-class Lora(Record):
-    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) on frozen weights.
-
-    Targets all linear layers, which beats attention alone at the same size
-    ("LoRA Learns Less and Forgets Less", arXiv:2405.09673). `targets` is
-    `all-linear`, `attention`, `mlp`, or the names of linear layers.
-    """
-
-    name: Literal["lora"] = "lora"
-    rank: PositiveInt = 16
-    alpha: PositiveFloat = 32
-    targets: str | tuple[str, ...] = "all-linear"
-    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-
-    def usual_rate(self, width: int) -> float:
-        """Give the learning rate that suits a model of hidden size `width`: ten times that of full fine-tuning."""
-        return rate_by_width(5e-4, width)
-
-
-Method = Annotated[Full | Lora, Field(discriminator="name")]
 
 
 class Train(Record):

@@ -7,14 +7,15 @@ import torch
 
 from tests.laws.test_packing import ROWS
 from tunesmith import methods
-from tunesmith.recipe import Full, Recipe, Train
+from tunesmith.method import Full
+from tunesmith.recipe import Recipe, Train
 from tunesmith.training.loop import Past, Plan, steps
 from tunesmith.training.optimizer import MasterAdamW
 
 
 def trained(model, kind, groups):
     loaded = model(kind)
-    methods.prepare(loaded.net, Full(), seed=0)
+    methods.prepare(loaded, Full(), seed=0)
     recipe = Recipe(method=Full(), train=Train(learning_rate=1e-2, warmup=0.0, schedule="constant"))
     optimizer = MasterAdamW(loaded.net.named_parameters(), recipe.train)
     log = list(steps(loaded, optimizer, Plan((groups,)), [], recipe, Past()))

@@ -9,8 +9,9 @@ import torch
 from tunesmith import methods
 from tunesmith.adapters import folder as adapters
 from tunesmith.errors import ModelError
+from tunesmith.method import Full, Lora
 from tunesmith.models.load import find, load, load_encoder
-from tunesmith.recipe import Full, Lora, Recipe
+from tunesmith.recipe import Recipe
 
 IDS = torch.tensor([[5, 6, 7, 8, 9]])
 
@@ -23,7 +24,7 @@ def logits(net):
 
 def moved(loaded, method):
     """A model whose trainable weights have moved off their start."""
-    methods.prepare(loaded.net, method, seed=3)
+    methods.prepare(loaded, method, seed=3)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in loaded.net.parameters():
@@ -36,7 +37,7 @@ def moved(loaded, method):
 def test_a_new_adapter_leaves_the_base_bit_for_bit(model, kind):
     loaded = model(kind)
     before = logits(loaded.net)
-    methods.prepare(loaded.net, Lora(), seed=0)
+    methods.prepare(loaded, Lora(), seed=0)
     assert torch.equal(logits(loaded.net), before)
 
 
@@ -80,7 +81,7 @@ def test_a_second_save_replaces_the_first_whole(model, tmp_path):
     second = adapters.save(loaded, recipe, tmp_path / "checkpoints")
     assert first.folder == second.folder
     assert sorted(p.name for p in second.folder.iterdir()) == [
-        "adapter_config.json", "adapter_model.safetensors", "tunesmith.json",
+        "adapter_config.json", "adapter_model.safetensors", "recipe.yaml", "tunesmith.json",
     ]  # fmt: skip
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["adapter"]
 
@@ -101,6 +102,6 @@ def test_a_folder_without_weights_is_refused(tmp_path):
 
 def test_a_layer_the_model_lacks_is_refused_with_the_nearest(model):
     with pytest.raises(ModelError) as wrong:
-        methods.prepare(model("chat").net, Lora(targets=("q_prj",)), seed=0)
+        methods.prepare(model("chat"), Lora(targets=("q_prj",)), seed=0)
     assert "q_prj" in wrong.value.what
     assert "q_proj" in wrong.value.fix

@@ -7,11 +7,12 @@ import torch
 
 from tunesmith import methods
 from tunesmith.data.encode import Encoded
+from tunesmith.data.pack import Layout
 from tunesmith.errors import ModelError
-from tunesmith.models.attention import PACKED, Layout, attending, can_pack, packed_attention
+from tunesmith.method import Full, Lora
+from tunesmith.models.attention import PACKED, attending, can_pack, packed_attention
 from tunesmith.models.fused import cross_entropy
 from tunesmith.models.head import answer_logits, loss_at
-from tunesmith.recipe import Full, Lora
 from tunesmith.training import batches
 from tunesmith.training.loop import make_batch
 
@@ -47,7 +48,7 @@ def gradients(model, batch_list, loss_of=fast_loss):
     for batch in batch_list:
         with attending(model.net, PACKED) if "layout" in batch.inputs else nullcontext():
             loss = loss_of(model.net, batch)
-        loss.backward()
+            loss.backward()  # where checkpoints compute attention again
         total += loss.item()
     return total, {name: p.grad.clone() for name, p in model.net.named_parameters() if p.requires_grad}
 
@@ -64,7 +65,7 @@ def plain_batch(model, row):
 @pytest.mark.parametrize(("kind", "loss_of"), [("chat", own_loss), ("chat", fast_loss), ("t5", fast_loss)])
 def test_a_batch_gives_the_loss_and_gradients_of_its_rows_one_by_one(model, kind, loss_of, rows, method):
     loaded = model(kind)
-    methods.prepare(loaded.net, method, seed=1)
+    methods.prepare(loaded, method, seed=1)
     if method.name == "lora":  # B starts at zero, which would hide half of the gradients
         for name, p in loaded.net.named_parameters():
             if "lora_B" in name:
@@ -89,7 +90,7 @@ def test_a_beginning_that_all_share_is_computed_once(model):
 
 def test_under_dropout_every_row_draws_its_own_beginning(model):
     loaded = model("chat")
-    methods.prepare(loaded.net, Lora(rank=4, dropout=0.5), seed=1)
+    methods.prepare(loaded, Lora(rank=4, dropout=0.5), seed=1)
     loaded.net.train()
     assert make_batch(loaded, SHARING).inputs["layout"].shared == 0
     loaded.net.eval()

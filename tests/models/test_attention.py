@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from tunesmith.models.attention import Layout, _flash, attend, spans
+from tunesmith.data.pack import Layout
+from tunesmith.models.attention import _flash, attend, spans
 
 GENERATOR = torch.Generator().manual_seed(0)
 LAYOUTS = [Layout(0, (5,)), Layout(0, (3, 1, 300)), Layout(4, (2, 7, 1)), Layout(200, (90, 1, 140))]

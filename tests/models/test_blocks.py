@@ -5,15 +5,15 @@ import torch
 
 from tests.laws.test_packing import SHARING, fast_loss, gradients, own_loss
 from tunesmith import methods
+from tunesmith.method import Lora
 from tunesmith.models import blocks
-from tunesmith.recipe import Lora
 from tunesmith.training import batches
 from tunesmith.training.loop import make_batch
 
 
 def prepared(model):
     loaded = model("chat")
-    methods.prepare(loaded.net, Lora(rank=4), seed=1)
+    methods.prepare(loaded, Lora(rank=4), seed=1)
     return loaded, make_batch(loaded, SHARING)
 
 

@@ -11,9 +11,9 @@ from tests.training.test_resume import SETTINGS, outcome
 from tests.training.test_train import recipe_for
 from tunesmith import methods
 from tunesmith.data.encode import Encoded
+from tunesmith.method import Full, Lora
 from tunesmith.models.attention import PACKED, attending
 from tunesmith.models.head import loss_at
-from tunesmith.recipe import Full, Lora
 from tunesmith.training import loop
 from tunesmith.training.lanes import alone, cut, side_by_side
 from tunesmith.training.train import train
@@ -80,7 +80,7 @@ def test_attention_makes_long_rows_weigh_more_than_their_length():
 @pytest.mark.parametrize("rows", [ROWS, SHARING], ids=["unlike", "sharing"])
 def test_parts_side_by_side_give_the_gradients_of_rows_one_by_one(model, two_threads, rows, method):
     loaded = model("chat")
-    methods.prepare(loaded.net, method, seed=1)
+    methods.prepare(loaded, method, seed=1)
     weights = [p for p in loaded.net.parameters() if p.requires_grad]
     parts = loop._parts(loaded, rows)
     assert len(parts) == 2
@@ -99,7 +99,7 @@ def test_parts_side_by_side_give_the_gradients_of_rows_one_by_one(model, two_thr
 
 def test_dropout_is_not_drawn_by_two_at_a_time(model):
     loaded = model("chat")
-    methods.prepare(loaded.net, Lora(dropout=0.1), seed=1)
+    methods.prepare(loaded, Lora(dropout=0.1), seed=1)
     loaded.net.train()
     assert len(loop._parts(loaded, ROWS)) == 1
 

@@ -6,18 +6,18 @@ the method and the wording. An adapter is never put onto another base.
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
-
-from peft import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import load_file, save_file
 
 from tunesmith import methods
 from tunesmith.config import Record
 from tunesmith.errors import ModelError
+from tunesmith.method import Full, Method
 from tunesmith.models.embedded import HUB_IDS
+from tunesmith.models.fit import Fit
 from tunesmith.models.load import Model, find, load, load_encoder
 from tunesmith.models.saving import disk_errors
-from tunesmith.recipe import Full, Method, Recipe
+from tunesmith.recipe import Recipe
 
 ORIGIN = "tunesmith.json"
 
@@ -44,7 +44,7 @@ def save(model: Model, recipe: Recipe, checkpoints: Path) -> Adapter:
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     with disk_errors():
-        _write_weights(model, recipe, aside)
+        model.fits[methods.TRAINED].write(aside, HUB_IDS.get(model.name, model.name))
     adapter = Adapter(
         folder=folder,
         base=model.name,
@@ -56,6 +56,7 @@ def save(model: Model, recipe: Recipe, checkpoints: Path) -> Adapter:
     )
     origin = adapter.model_dump(mode="json", exclude={"folder"})
     (aside / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+    (aside / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
     return adapter
@@ -87,32 +88,14 @@ def load_trained(adapter: Adapter, dtype: str | None = None) -> Model:
             f"but {adapter.base} is now {model.sha256[:12]}",
             fix="restore the base model it was trained on, or train again",
         )
-    methods.prepare(model.net, adapter.method, seed=0)
-    result = set_peft_model_state_dict(model.net, load_file(adapter.folder / "adapter_model.safetensors"))
-    if result.unexpected_keys:
-        raise ModelError(
-            f"{adapter.folder}: has weights for layers the model lacks: {result.unexpected_keys[0]}", fix="train again"
-        )
-    model.net.eval()
-    return model
+    return encoding_for(model, methods.load(model, adapter.method, adapter.folder))
+
+
+def encoding_for(model: Model, fit: Fit) -> Model:
+    """Give the model as one that puts an adapter's virtual tokens, if it has any, before every prompt."""
+    return replace(model, encoder=replace(model.encoder, virtual=fit.virtual))
 
 
 def size_bytes(folder: Path) -> int:
     """Give the bytes of the weight files that would be handed to someone else."""
     return sum(path.stat().st_size for path in folder.iterdir() if path.suffix == ".safetensors")
-
-
-def _write_weights(model: Model, recipe: Recipe, folder: Path) -> None:
-    if isinstance(recipe.method, Full):
-        model.net.save_pretrained(folder)
-        model.encoder.tokenizer.save_pretrained(folder)  # type: ignore[attr-defined]
-        return
-    config = model.net.peft_config["default"]
-    config.base_model_name_or_path = HUB_IDS.get(model.name, model.name)
-    config.inference_mode = True
-    config.save_pretrained(str(folder))
-    weights = {
-        f"base_model.model.{key}": value
-        for key, value in get_peft_model_state_dict(model.net, save_embedding_layers=False).items()
-    }
-    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})

@@ -58,12 +58,16 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Encoder:
-    """How one model wants to be spoken to: its tokenizer, form of prompt and stop tokens."""
+    """How one model wants to be spoken to: its tokenizer, form of prompt, stop tokens.
+
+    `virtual` are the negative ids of virtual tokens, trained ones that come before every prompt.
+    """
 
     tokenizer: Tokenizer
     kind: Kind
     chat: bool
     stops: tuple[int, ...]
+    virtual: tuple[int, ...] = ()
 
     def encode(self, prompt: Prompt, task: str = "") -> Encoded:
         """Give the tokens of a question of `task` and its answer.
@@ -77,12 +81,12 @@ class Encoder:
     def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
         """Give the tokens the model reads before it answers."""
         if self.chat:
-            return self._ids(self.prompt_text(prompt))
+            return (*self.virtual, *self._ids(self.prompt_text(prompt)))
         ids = tuple(self.tokenizer(self.prompt_text(prompt)).input_ids)
         # A decoder's tokenizer may close every text with its stop token: here the answer follows.
         while self.kind == "decoder" and ids and ids[-1] in self.stops:
             ids = ids[:-1]
-        return ids
+        return (*self.virtual, *ids)
 
     def prompt_text(self, prompt: Prompt) -> str:
         """Give the exact text that the model reads before it answers."""

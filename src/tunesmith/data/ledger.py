@@ -92,7 +92,8 @@ def _trimmed(row: Encoded, length: Length) -> Encoded:
             f"length.max_tokens is {length.max_tokens}",
             fix=f"-s length.max_tokens={row.size}, or -s length.overflow=drop or trim_prompt",
         )
-    return replace(row, prompt=row.prompt[-room:])
+    virtual = tuple(token for token in row.prompt if token < 0)
+    return replace(row, prompt=(*virtual, *row.prompt[len(row.prompt) - room + len(virtual) :]))
 
 
 def _within_budget(rows: int, changed: Sequence[str], length: Length) -> None:

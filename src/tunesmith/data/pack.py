@@ -1,7 +1,7 @@
 """Packing: many rows into one batch, in an order that depends on the seed alone."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from tunesmith.data.encode import Encoded
 from tunesmith.data.rows import draw
@@ -9,6 +9,21 @@ from tunesmith.data.rows import draw
 WINDOW = 64  # batches whose rows are sorted by length together: enough to pad little, few enough to mix
 
 T = TypeVar("T")
+
+
+class Layout(NamedTuple):
+    """How documents lie in a packed row: a beginning of `shared` tokens that all have, then the rest of each.
+
+    With nothing shared, `lengths` are those of the whole documents.
+    """
+
+    shared: int
+    lengths: tuple[int, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Count the tokens of the row."""
+        return self.shared + sum(self.lengths)
 
 
 def epoch_order(rows: Sequence[Encoded], seed: int, epoch: int) -> list[Encoded]:

@@ -14,9 +14,10 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from tunesmith.data.encode import Encoded
-from tunesmith.data.pack import pack
-from tunesmith.models.attention import CACHED, PACKED, Layout, attending
+from tunesmith.data.pack import Layout, pack
+from tunesmith.models.attention import CACHED, PACKED, attending
 from tunesmith.models.load import Model
+from tunesmith.models.virtual import Prefix, attention_layers, prefix_of
 
 READ_TOKENS = 2048  # prompt tokens read in one forward pass
 LEAVE_AT = 0.25  # the share of finished rows that is worth a copy of the cache without them
@@ -25,10 +26,11 @@ LEAVE_AT = 0.25  # the share of finished rows that is worth a copy of the cache 
 class RaggedLayer(CacheLayerMixin):  # type: ignore[misc]
     """Keys and values of one layer, [rows, groups, columns, width], prompts aligned at their ends."""
 
-    def __init__(self, lengths: Sequence[int], room: int) -> None:
+    def __init__(self, lengths: Sequence[int], room: int, prefix: Prefix | None = None) -> None:
         super().__init__()
         self._lengths = list(lengths)
         self._room = room
+        self._prefix = prefix
         self._read = 0  # prompts stored so far
         self._end = max(lengths)
 
@@ -83,6 +85,10 @@ class RaggedLayer(CacheLayerMixin):  # type: ignore[misc]
             columns = slice(self._end - n, self._end)
             self.keys[self._read, :, columns] = key_states[0, :, start : start + n]
             self.values[self._read, :, columns] = value_states[0, :, start : start + n]
+            if self._prefix is not None:
+                virtual = slice(self._end - n, self._end - n + len(self._prefix.key))
+                self.keys[self._read, :, virtual] = self._prefix.key.transpose(0, 1)
+                self.values[self._read, :, virtual] = self._prefix.value.transpose(0, 1)
             self._read += 1
             start += n
 
@@ -91,7 +97,7 @@ class RaggedLayer(CacheLayerMixin):  # type: ignore[misc]
 def decode(model: Model, prompts: Sequence[tuple[int, ...]], new: int) -> list[list[int]]:
     """Answer prompts greedily with at most `new` tokens each; an answer that stopped ends with its stop token."""
     lengths = [len(prompt) for prompt in prompts]
-    cache = Cache(layers=[RaggedLayer(lengths, new) for _ in range(model.net.config.num_hidden_layers)])
+    cache = Cache(layers=[RaggedLayer(lengths, new, prefix_of(layer)) for layer in attention_layers(model.net)])
     answers: list[list[int]] = [[] for _ in prompts]
     present = list(range(len(prompts)))  # which prompt each row of the batch answers
     tokens = _read(model, prompts, cache)

@@ -1,26 +1,58 @@
-"""Methods: ways to move the weights. Each takes a network and its record, and leaves the trainable weights marked.
+"""Methods: ways to move the weights, one file per family. `METHODS` is the one table of them.
 
-The records, with their defaults, are in `tunesmith.recipe`.
+The records, with their defaults, are in `tunesmith.method`.
 """
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
 
-from transformers import PreTrainedModel
-
-from tunesmith.methods import full, lora
+from tunesmith.method import Further
+from tunesmith.methods import bottleneck, full, further, lora, prompts, selective
+from tunesmith.methods.evidence import Evidence
+from tunesmith.models.fit import Fit
+from tunesmith.models.load import Model
 from tunesmith.names import pick
 
-METHODS: dict[str, Callable[[PreTrainedModel, Any, int], None]] = {
-    "full": full.prepare,
-    "lora": lora.prepare,
+
+class Family(NamedTuple):
+    """How a method begins on a model, and how what it has saved is put onto one."""
+
+    prepare: Callable[[Model, Any, str, int, Evidence], Fit]
+    load: Callable[[Model, Any, str, Path], Fit]
+
+
+_FURTHER = Family(further.prepare, further.load)
+_SELECTIVE = Family(selective.prepare, selective.load)
+METHODS: dict[str, Family] = {
+    "full": Family(full.prepare, full.load),
+    "bitfit": _SELECTIVE,
+    "norms": _SELECTIVE,
+    "layers": _SELECTIVE,
+    "lora": Family(lora.prepare, lora.load),
+    **dict.fromkeys(get_args(Further.model_fields["name"].annotation), _FURTHER),
+    "ia3": _FURTHER,
+    "prompt_tuning": Family(prompts.prepare_words, prompts.load_words),
+    "p_tuning": Family(prompts.prepare_network, prompts.load_words),
+    "prefix": Family(prompts.prepare_prefix, prompts.load_prefix),
+    "bottleneck": Family(bottleneck.prepare, bottleneck.load),
 }
+TRAINED = "default"  # the name of the adapter that is being trained, PEFT's own
 
 
-def prepare(net: PreTrainedModel, method: Any, seed: int) -> None:
-    """Make `net` trainable by `method`, in place: `requires_grad` marks what will learn.
+def prepare(model: Model, method: Any, seed: int, evidence: Evidence | None = None) -> Fit:
+    """Make `model` trainable by `method`, in place: `requires_grad` marks what will learn.
 
     Random starts depend on `seed` alone. Raises ModelError if the model has
     nothing for the method to train.
     """
-    pick(METHODS, method.name, "method")(net, method, seed)
+    family = pick(METHODS, method.name, "method")
+    model.fits[TRAINED] = family.prepare(model, method, TRAINED, seed, evidence or Evidence())
+    return model.fits[TRAINED]
+
+
+def load(model: Model, method: Any, folder: Path, name: str = TRAINED) -> Fit:
+    """Put what `method` has saved in `folder` onto `model` under `name`, switched on and frozen. Raises ModelError."""
+    model.fits[name] = pick(METHODS, method.name, "method").load(model, method, name, folder)
+    model.net.requires_grad_(False)
+    return model.fits[name]

@@ -1,37 +1,34 @@
 """LoRA, through `peft`: low-rank updates injected into the network's linear layers."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
+from peft import LoraConfig, PeftConfig
 from peft.tuners import lora
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tunesmith.errors import ModelError
+from tunesmith.method import Lora
+from tunesmith.methods.evidence import Evidence
+from tunesmith.methods.injected import Injected, inject, read, targets, task_type
 from tunesmith.models.fused import Adapted, low_rank
-from tunesmith.names import suggest
-from tunesmith.recipe import Lora
-
-# The names that decoder and T5 families give to the same two groups of layers.
-GROUPS = {
-    "attention": ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "c_attn", "query_key_value", "q", "k", "v", "o"),
-    "mlp": ("gate_proj", "up_proj", "down_proj", "gate_up_proj", "fc1", "fc2", "c_fc", "wi", "wi_0", "wi_1", "wo"),
-}
+from tunesmith.models.load import Model
 
 
-def prepare(net: PreTrainedModel, method: Lora, seed: int) -> None:
-    """Freeze `net` and inject adapters, in the dtype of the weights they sit on.
+def prepare(model: Model, method: Lora, name: str, seed: int, evidence: Evidence) -> Injected:
+    """Freeze the network and inject fresh adapters. Raises ModelError if no layer has a targeted name."""
+    return inject(model.net, _fused(config(model.net, method)), name, seed)
 
-    The optimizer keeps fp32 copies; computing in the base's dtype saves a cast
-    of every activation. Raises ModelError if no layer has a targeted name.
-    """
-    net.requires_grad_(False)
-    settings = config(net, method)
+
+def load(model: Model, method: Lora, name: str, folder: Path) -> Injected:
+    """Put a saved adapter onto the network."""
+    return read(model.net, folder, name, _fused(PeftConfig.from_pretrained(str(folder))))
+
+
+def _fused(settings: Any) -> Any:
     settings._register_custom_module({torch.nn.Linear: Linear})  # PEFT's own way to bring a layer
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        inject_adapter_in_model(settings, net)
+    return settings
 
 
 class Linear(lora.Linear):  # type: ignore[misc]
@@ -77,26 +74,13 @@ class Linear(lora.Linear):  # type: ignore[misc]
 def config(net: PreTrainedModel, method: Lora) -> LoraConfig:
     """Write the method as PEFT's own configuration."""
     return LoraConfig(
-        task_type="SEQ_2_SEQ_LM" if net.config.is_encoder_decoder else "CAUSAL_LM",
+        task_type=task_type(net),
         r=method.rank,
         lora_alpha=method.alpha,
         lora_dropout=method.dropout,
         target_modules=targets(net, method.targets),
+        use_rslora=method.rslora,
+        use_dora=method.dora,
+        init_lora_weights=True if method.init == "default" else method.init,
+        rank_pattern=dict(method.ranks),
     )
-
-
-def targets(net: PreTrainedModel, asked: str | tuple[str, ...]) -> str | list[str]:
-    """Name the layers to adapt: `all-linear` goes to PEFT as it is, groups become the names this model uses."""
-    if asked == "all-linear":
-        return "all-linear"
-    have = {name.rpartition(".")[2] for name, module in net.named_modules() if isinstance(module, torch.nn.Linear)}
-    names = GROUPS.get(asked, (asked,)) if isinstance(asked, str) else asked
-    found = sorted(have & set(names))
-    missing = [] if isinstance(asked, str) and asked in GROUPS else sorted(set(names) - have)
-    if missing or not found:
-        wrong = missing[0] if missing else str(asked)
-        raise ModelError(
-            f"method.targets: the model has no linear layer '{wrong}'",
-            fix=suggest(wrong, {*have, *GROUPS, "all-linear"}),
-        )
-    return found

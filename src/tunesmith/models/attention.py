@@ -21,7 +21,9 @@ from torch import Tensor
 from torch.autograd import Function
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
+from tunesmith.data.pack import Layout
 from tunesmith.errors import ModelError
+from tunesmith.models.virtual import with_prefix
 
 PACKED = "packed"
 CACHED = "cached"
@@ -36,21 +38,6 @@ _HARMLESS = {
     "past_key_values",
     "dropout",  # 0: see `can_pack`
 }
-
-
-class Layout(NamedTuple):
-    """How documents lie in a packed row: a beginning of `shared` tokens that all have, then the rest of each.
-
-    With nothing shared, `lengths` are those of the whole documents.
-    """
-
-    shared: int
-    lengths: tuple[int, ...]
-
-    @property
-    def tokens(self) -> int:
-        """Count the tokens of the row."""
-        return self.shared + sum(self.lengths)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float) -> Tensor:
@@ -86,6 +73,7 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is transformers'
         raise ModelError("packed attention needs to know where documents begin", fix="pass `layout`")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     queries, keys, values = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    keys, values = with_prefix(module, keys, values, layout)
     return attend(queries, keys, values, layout, scale)[None], None
 
 

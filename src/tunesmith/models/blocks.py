@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from tunesmith.models.attention import Layout, attend
+from tunesmith.data.pack import Layout
+from tunesmith.models.attention import attend
 from tunesmith.models.fused import Adapted, gated, low_rank, rms_norm, rotate
+from tunesmith.models.virtual import with_prefix
 
 # Families whose block is x + attention(norm(x)), then x + mlp(norm(x)), with RMS norms, RoPE and SwiGLU.
 FAMILIES = {"llama", "mistral", "qwen2", "qwen3"}
@@ -57,6 +59,7 @@ def _block(layer: Any, x: Tensor, cos: Tensor, sin: Tensor, layout: Layout, kept
         for flat in _together(normal, attention.q_proj, attention.k_proj, attention.v_proj)
     )
     query, key = (rotate(_norm_of_heads(attention, *part), cos, sin) for part in (("q", query), ("k", key)))
+    key, value = with_prefix(attention, key, value, layout)
     seen = attend(query, key, value, layout, attention.scaling).flatten(-2)
     if kept is not None:
         x, seen = x[kept], seen[kept]

@@ -15,9 +15,11 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from tunesmith.data.pack import Layout
 from tunesmith.models import blocks
-from tunesmith.models.attention import Layout, attending
+from tunesmith.models.attention import attending
 from tunesmith.models.fused import cross_entropy
+from tunesmith.models.virtual import prefix_of
 
 PIECE = 512
 TRIED = 32  # tokens on which a model is compared with ours
@@ -110,7 +112,8 @@ def _separable(net: PreTrainedModel, inputs: dict[str, Any]) -> bool:
 
 def _own_logits(net: PreTrainedModel, few: dict[str, Any], keep: Tensor) -> Tensor:
     """Give the logits of one document through the model's own forward pass, its attention included."""
-    if "layout" not in few:
+    # The model's other attentions know no trained keys: there ours, proven against them, stands for them.
+    if "layout" not in few or any(map(prefix_of, net.modules())):
         return answer_logits(net, few, keep)
     with attending(net, "eager"):
         return answer_logits(net, {name: value for name, value in few.items() if name != "layout"}, keep)

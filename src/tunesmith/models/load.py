@@ -2,7 +2,7 @@
 
 import hashlib
 from contextlib import redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tunesmith.data.encode import Encoder, Kind
 from tunesmith.errors import ModelError
 from tunesmith.models import device
 from tunesmith.models.embedded import HUB_IDS, embedded_folder, sha256_file
+from tunesmith.models.fit import Fit
 from tunesmith.names import suggest
 
 
@@ -39,8 +40,9 @@ class Place:
 class Model:
     """A loaded network with everything needed to talk to it.
 
-    `net` is the transformers model, adapters injected; `sha256` is that of the
-    base weights' files, or of the hub commit where the files are not local.
+    `net` is the transformers model, `fits` the adapters that sit on it, by
+    name; `sha256` is that of the base weights' files, or of the hub commit
+    where the files are not local.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Model:
     kind: Kind
     sha256: str
     dtype: device.Dtype
+    fits: dict[str, Fit] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:

@@ -9,7 +9,18 @@ from tunesmith.metrics.interval import paired
 from tunesmith.runs.records import Answer
 from tunesmith.runs.run import Run
 
-METHOD_TITLES = {"full": "full fine-tuning", "lora": "LoRA"}
+METHOD_TITLES = {
+    "full": "full fine-tuning",
+    "lora": "LoRA",
+    "ia3": "IA3",
+    "bitfit": "BitFit",
+    "norms": "norms",
+    "layers": "some layers",
+    "prompt_tuning": "prompt tuning",
+    "p_tuning": "P-tuning",
+    "prefix": "prefix tuning",
+    "bottleneck": "bottleneck adapters",
+}
 
 
 class Comparison(Record):

@@ -35,6 +35,23 @@ METHODS = {
         "Low-rank adapters: the model's own weights stay as they are, and small added matrices are trained. "
         "The rank sets their size, alpha how strongly they count, the targets where they are added.",
     ),
+    "ia3": ("IA3", "Keys, values and the inside of the MLP are scaled by trained vectors; all else stays as it is."),
+    "bitfit": ("BitFit", "Only the biases are trained."),
+    "norms": ("Norms", "Only the scales of the normalisation layers are trained."),
+    "layers": ("Some layers", "Whole layers are trained, all others stay as they are."),
+    "prompt_tuning": (
+        "Prompt tuning",
+        "Virtual tokens stand before every prompt; their vectors are trained, the model stays as it is.",
+    ),
+    "p_tuning": ("P-tuning", "Virtual tokens stand before every prompt; a small network makes their vectors."),
+    "prefix": (
+        "Prefix tuning",
+        "Every layer attends to trained keys and values before those of the prompt.",
+    ),
+    "bottleneck": (
+        "Bottleneck adapters",
+        "Small trained networks are added inside the blocks.",
+    ),
     "full": ("Full fine-tuning", "Every weight of the model is trained, and a whole new model is saved."),
 }
 TRAINED = {

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tunesmith.data.encode import Encoded
-from tunesmith.models.attention import Layout
+from tunesmith.data.pack import Layout
 
 
 @dataclass(frozen=True)

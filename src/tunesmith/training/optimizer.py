@@ -1,7 +1,7 @@
 """AdamW on fp32 copies of the trainable weights, and the learning rate over time."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,23 +18,29 @@ class MasterAdamW:
     A bf16 weight has 8 bits of mantissa: an update smaller than 1/256 of it
     would be lost. The fp32 master takes every update, and the network gets it
     rounded. Gradients are summed in fp32 too, so that accumulating micro
-    batches equals one large batch.
+    batches equals one large batch. `factor` gives what a weight's learning
+    rate is multiplied by.
     """
 
-    def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], train: Train) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[tuple[str, nn.Parameter]],
+        train: Train,
+        factor: Callable[[str], float] = lambda name: 1.0,
+    ) -> None:
         trained = {name: p for name, p in parameters if p.requires_grad}
         self.names = list(trained)
         self.weights = list(trained.values())
-        self.masters = [p if p.dtype == torch.float32 else p.detach().float() for p in self.weights]
+        # torch's fused kernel takes weights and moments as laid out alike; a checkpoint gives the latter back in order.
+        self.masters = [p if p.dtype == torch.float32 else p.detach().float().contiguous() for p in self.weights]
         self._sums = [torch.zeros_like(master) for master in self.masters]
-        # Decay shrinks matrices; biases and norm scales have no reason to be near zero.
-        decayed = [master for master in self.masters if master.ndim > 1]
-        others = [master for master in self.masters if master.ndim <= 1]
-        groups = [
-            {"params": decayed, "weight_decay": train.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        self._adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=train.betas, fused=True)
+        groups: dict[tuple[float, float], list[Tensor]] = {}
+        for name, master in zip(self.names, self.masters, strict=True):
+            # Decay shrinks matrices; biases and norm scales have no reason to be near zero.
+            decay = train.weight_decay if master.ndim > 1 else 0.0
+            groups.setdefault((decay, factor(name)), []).append(master)
+        settings = [{"params": ours, "weight_decay": key[0], "factor": key[1]} for key, ours in groups.items()]
+        self._adamw = torch.optim.AdamW(settings, lr=0.0, betas=train.betas, fused=True)
 
     def collect(self, gradients: Sequence[Tensor | None]) -> None:
         """Add gradients, one for each of `weights`, to the fp32 sums.
@@ -66,7 +72,7 @@ class MasterAdamW:
             master.grad = total
         nn.utils.clip_grads_with_norm_(self.masters, clip, torch.tensor(norm))
         for group in self._adamw.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["factor"]
         self._adamw.step()
         self._publish()
         for master in self.masters:

@@ -1,6 +1,7 @@
 """From a recipe to rows ready for training: rendered, encoded, admitted and accounted for."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from tunesmith.data.encode import Encoded, Encoder
 from tunesmith.data.leakage import find_leaks
@@ -8,7 +9,11 @@ from tunesmith.data.ledger import Ledger, admit, duplicates
 from tunesmith.data.rows import Row
 from tunesmith.data.task import Task
 from tunesmith.data.template import Prompt
+from tunesmith.models.load import Place, load_encoder
+from tunesmith.models.virtual import ids
 from tunesmith.recipe import Recipe
+
+FEW_LABELS = 64
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,11 @@ class Prepared:
     sources: dict[str, dict[str, str | int]]
 
 
+def training_encoder(place: Place, recipe: Recipe) -> Encoder:
+    """Load the tokenizer, with the virtual tokens that the recipe's method puts before every prompt."""
+    return replace(load_encoder(place, recipe.prompting), virtual=ids(recipe.method.virtual_tokens))
+
+
 def prepare_rows(task: Task, recipe: Recipe, encoder: Encoder) -> Prepared:
     """Render, encode and admit the training and validation rows.
 
@@ -32,6 +42,12 @@ def prepare_rows(task: Task, recipe: Recipe, encoder: Encoder) -> Prepared:
     validation = _validation(task, recipe, encoder)
     ledger = ledger.model_copy(update={"duplicate": duplicates(prompts), "leaked": _leaked(task, prompts, recipe)})
     return Prepared(prompts, rows, validation, ledger, task.provenance())
+
+
+def labels(prompts: Sequence[Prompt]) -> tuple[str, ...]:
+    """Give the answers that the rows choose from, if they are few: the labels of a classification."""
+    found = tuple(dict.fromkeys(prompt.answer for prompt in prompts))
+    return found if len(found) <= FEW_LABELS else ()
 
 
 def _validation(task: Task, recipe: Recipe, encoder: Encoder) -> list[Encoded]:

@@ -7,9 +7,9 @@ from statistics import median
 from tunesmith.data.encode import Encoded, Encoder
 from tunesmith.data.ledger import Ledger
 from tunesmith.data.task import Task, load_task
-from tunesmith.models.load import find, load_encoder
+from tunesmith.models.load import find
 from tunesmith.recipe import Recipe
-from tunesmith.training.prepare import prepare_rows
+from tunesmith.training.prepare import prepare_rows, training_encoder
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def preview(recipe: Recipe, n: int = 3, task: Task | None = None) -> Preview:
     Reads the tokenizer but no weights. Raises TunesmithError as `train` would.
     """
     place = find(recipe.model)
-    encoder = load_encoder(place, recipe.prompting)
+    encoder = training_encoder(place, recipe)
     prepared = prepare_rows(task or load_task(recipe.task), recipe, encoder)
     wordings = {prompt.id: prompt.template for prompt in prepared.prompts}
     shown = tuple(_show(encoder, row, wordings[row.id]) for row in prepared.rows[:n])
@@ -55,6 +55,7 @@ def preview(recipe: Recipe, n: int = 3, task: Task | None = None) -> Preview:
 
 def _show(encoder: Encoder, row: Encoded, template: str) -> Shown:
     def text(ids: Sequence[int]) -> str:
-        return str(encoder.tokenizer.decode(list(ids), skip_special_tokens=False))
+        real = [token for token in ids if token >= 0]
+        return str(encoder.tokenizer.decode(real, skip_special_tokens=False))
 
     return Shown(row.id, template, text(row.prompt), text(row.answer), len(row.prompt), len(row.answer))

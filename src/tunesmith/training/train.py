@@ -10,10 +10,12 @@ from tunesmith import methods
 from tunesmith.adapters import folder as adapters
 from tunesmith.data.task import Task, load_task
 from tunesmith.errors import FitError, RunError
+from tunesmith.method import Full
+from tunesmith.methods.evidence import Evidence
 from tunesmith.models import device, head
-from tunesmith.models.load import Model, find, load, load_encoder
+from tunesmith.models.load import Model, find, load
 from tunesmith.models.provenance import provenance
-from tunesmith.recipe import Full, Recipe
+from tunesmith.recipe import Recipe
 from tunesmith.runs.checkpoint import Checkpoint, newest, remove
 from tunesmith.runs.lock import only_writer
 from tunesmith.runs.progress import Watch
@@ -22,7 +24,7 @@ from tunesmith.runs.run import Run, vacant
 from tunesmith.training.interrupt import stop_on_interrupt
 from tunesmith.training.loop import Past, lay_out, mean_loss, steps
 from tunesmith.training.optimizer import MasterAdamW
-from tunesmith.training.prepare import Prepared, prepare_rows
+from tunesmith.training.prepare import Prepared, labels, prepare_rows, training_encoder
 from tunesmith.training.resume import Begun, refuse_changes, restore, save
 from tunesmith.training.trackers import check, export
 
@@ -50,7 +52,7 @@ def train(
     check(recipe.track)
     task = task or load_task(recipe.task)
     place = find(recipe.model)
-    encoder = load_encoder(place, recipe.prompting)
+    encoder = training_encoder(place, recipe)
     prepared = prepare_rows(task, recipe, encoder)
     model = load(place, encoder, recipe.dtype)
     check_context(model, recipe)
@@ -66,8 +68,8 @@ def train(
         run.write_json("ledger.json", prepared.ledger.model_dump())
         if not (folder / "provenance.json").is_file():
             run.write_json("provenance.json", origin)
-        methods.prepare(model.net, recipe.method, recipe.seed)
-        optimizer = MasterAdamW(model.net.named_parameters(), recipe.train)
+        methods.prepare(model, recipe.method, recipe.seed, Evidence(labels=labels(prepared.prompts)))
+        optimizer = MasterAdamW(model.net.named_parameters(), recipe.train, recipe.method.rate_factor)
         found = newest(folder / "checkpoints", _say)
         past = restore(run, optimizer, found)
         with export(recipe.track, run, _say):

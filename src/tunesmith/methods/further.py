@@ -1,0 +1,41 @@
+"""IA3 and the further methods that `peft` brings, under its own names and with its own fields."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from peft import PeftConfig
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.utils import PeftType
+
+from tunesmith.errors import ConfigError
+from tunesmith.method import Further, Ia3
+from tunesmith.methods.evidence import Evidence
+from tunesmith.methods.injected import Injected, inject, read, targets, task_type
+from tunesmith.models.load import Model
+from tunesmith.names import suggest
+
+
+def prepare(model: Model, method: Further | Ia3, name: str, seed: int, evidence: Evidence) -> Injected:
+    """Freeze the network and inject fresh adapters. Raises ConfigError for an option that peft does not have."""
+    given: dict[str, Any] = {}
+    if isinstance(method, Further):
+        given = dict(method.options)
+        if method.targets is not None:
+            given["target_modules"] = targets(model.net, method.targets)
+    return inject(model.net, _config(method.name, given, task_type(model.net)), name, seed)
+
+
+def load(model: Model, method: Further | Ia3, name: str, folder: Path) -> Injected:
+    """Put a saved adapter onto the network."""
+    return read(model.net, folder, name)
+
+
+def _config(name: str, given: dict[str, Any], task: str) -> PeftConfig:
+    kind = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(name.upper())]
+    known = {field.name for field in fields(kind)}
+    for option in given:
+        if option not in known:
+            raise ConfigError(f"method.options: peft's {name} has no field '{option}'", fix=suggest(option, known))
+    found: PeftConfig = kind(task_type=task, **given)
+    return found

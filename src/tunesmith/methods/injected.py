@@ -1,0 +1,153 @@
+"""Adapters that `peft` injects into the network's layers: placed, saved, read, switched and taken off."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tunesmith.errors import ModelError
+from tunesmith.models.fit import Fit, whole_or_nothing
+from tunesmith.names import suggest
+
+WEIGHTS = "adapter_model.safetensors"
+
+# The names that decoder and T5 families give to the same two groups of layers.
+GROUPS = {
+    "attention": (
+        *("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "c_attn", "query_key_value", "dense"),
+        *("q", "k", "v", "o"),
+    ),
+    "mlp": (
+        *("gate_proj", "up_proj", "down_proj", "gate_up_proj", "fc1", "fc2", "c_fc", "wi", "wi_0", "wi_1", "wo"),
+        *("dense_h_to_4h", "dense_4h_to_h"),
+    ),
+}
+
+
+class Injected(Fit):
+    """An adapter of peft's in the network's layers; `tuner` is peft's own object around the network."""
+
+    def __init__(self, tuner: PeftModel, name: str) -> None:
+        self.tuner, self.name = tuner, name
+        self._scaling = {layer: layer.scaling[name] for layer in self._layers() if name in _scaling_of(layer)}
+
+    @property
+    def net(self) -> PreTrainedModel:
+        """The network it sits on."""
+        found: Any = self.tuner.base_model.model
+        return found
+
+    def write(self, folder: Path, base: str) -> None:
+        """Write PEFT's two files."""
+        config = self.tuner.peft_config[self.name]
+        config.base_model_name_or_path = base
+        config.inference_mode = True
+        config.save_pretrained(str(folder))
+        weights = get_peft_model_state_dict(self.tuner, adapter_name=self.name, save_embedding_layers=False)
+        save_file({key: value.contiguous() for key, value in weights.items()}, folder / WEIGHTS, {"format": "pt"})
+
+    def switch(self, strength: float) -> None:
+        """Scale the update where peft scales it; other methods are on or off."""
+        on = strength > 0 if self._scaling else whole_or_nothing(self.name, strength)
+        for layer in self._layers():
+            if on:
+                layer.set_adapter([self.name], inference_mode=True)
+            layer.enable_adapters(on)
+            if layer in self._scaling:
+                layer.scaling[self.name] = self._scaling[layer] * strength
+
+    def remove(self) -> None:
+        """Take the adapter's weights off; layers without any other become what they were."""
+        self.tuner.base_model.delete_adapter(self.name)
+        for path, layer in list(self.net.named_modules()):
+            if isinstance(layer, BaseTunerLayer) and not _names(layer):
+                parent, _, last = path.rpartition(".")
+                setattr(self.net.get_submodule(parent), last, layer.base_layer)
+
+    def deltas(self) -> dict[str, Tensor]:
+        """Give the update of each adapted weight, in fp32."""
+        found = {}
+        for path, layer in self.net.named_modules():
+            if isinstance(layer, BaseTunerLayer) and self.name in _names(layer):
+                if not hasattr(layer, "get_delta_weight"):
+                    return super().deltas()
+                found[f"{path}.weight"] = layer.get_delta_weight(self.name).float()
+        return found
+
+    def _layers(self) -> list[Any]:
+        return [layer for layer in self.net.modules() if isinstance(layer, BaseTunerLayer)]
+
+
+def inject(net: PreTrainedModel, config: PeftConfig, name: str, seed: int = 0) -> Injected:
+    """Freeze the network and put an adapter into it, in the dtype of the weights it sits on.
+
+    The optimizer keeps fp32 copies; computing in the base's dtype saves a cast
+    of every activation. Random starts depend on `seed` alone.
+    """
+    net.requires_grad_(False)
+    device = net.device
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of several adapters on one network, which is what we want
+        torch.manual_seed(seed)
+        try:
+            tuner = PeftModel(net, config, adapter_name=name, autocast_adapter_dtype=False)
+        except ValueError as wrong:
+            raise ModelError(f"peft cannot put {config.peft_type} onto this model: {wrong}", fix=FIX) from wrong
+    dtype = net.get_input_embeddings().weight.dtype
+    for parameter_name, parameter in net.named_parameters():
+        if parameter.requires_grad and name in parameter_name:
+            parameter.data = parameter.data.to(device, dtype)
+    return Injected(tuner, name)
+
+
+FIX = "change method.targets or method.options"
+
+
+def read(net: PreTrainedModel, folder: Path, name: str, config: PeftConfig | None = None) -> Injected:
+    """Put a saved adapter onto the network. Raises ModelError if it was made for other layers."""
+    config = config or PeftConfig.from_pretrained(str(folder))
+    config.inference_mode = True
+    fit = inject(net, config, name)
+    result = set_peft_model_state_dict(fit.tuner, load_file(folder / WEIGHTS), adapter_name=name)
+    if result.unexpected_keys:
+        odd = result.unexpected_keys[0]
+        raise ModelError(f"{folder}: has weights for layers the model lacks: {odd}", fix="train again")
+    fit.switch(1.0)
+    return fit
+
+
+def targets(net: PreTrainedModel, asked: str | tuple[str, ...]) -> str | list[str]:
+    """Name the layers to adapt: `all-linear` goes to PEFT as it is, groups become the names this model uses."""
+    if asked == "all-linear":
+        return "all-linear"
+    have = {name.rpartition(".")[2] for name, module in net.named_modules() if isinstance(module, torch.nn.Linear)}
+    names = GROUPS.get(asked, (asked,)) if isinstance(asked, str) else asked
+    found = sorted(have & set(names))
+    missing = [] if isinstance(asked, str) and asked in GROUPS else sorted(set(names) - have)
+    if missing or not found:
+        wrong = missing[0] if missing else str(asked)
+        raise ModelError(
+            f"method.targets: the model has no linear layer '{wrong}'",
+            fix=suggest(wrong, {*have, *GROUPS, "all-linear"}),
+        )
+    return found
+
+
+def task_type(net: PreTrainedModel) -> str:
+    """Give PEFT's name for what the network does."""
+    return "SEQ_2_SEQ_LM" if net.config.is_encoder_decoder else "CAUSAL_LM"
+
+
+def _scaling_of(layer: Any) -> Any:
+    return getattr(layer, "scaling", None) or {}
+
+
+def _names(layer: Any) -> set[str]:
+    """Name the adapters that have weights in this layer."""
+    return {name for names in layer.adapter_layer_names for name in getattr(layer, names, {})}

@@ -1,0 +1,50 @@
+"""Fit: an adapter as it sits on a network, switched on or off, or taken off again."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from tunesmith.errors import ModelError
+
+
+class Fit(ABC):
+    """One adapter on one network, under a name of its own.
+
+    `virtual` are the ids of its virtual tokens, which come before every prompt
+    that is asked of it. What it adds is trainable if it has been prepared for training.
+    """
+
+    name: str
+    virtual: tuple[int, ...] = ()
+
+    @abstractmethod
+    def write(self, folder: Path, base: str) -> None:
+        """Write its weights into `folder`, in PEFT's format where that has one; `base` names the model it sits on."""
+
+    @abstractmethod
+    def switch(self, strength: float) -> None:
+        """Scale its effect: 1 is what was trained, 0 leaves the base, bit for bit. Raises ModelError if it cannot."""
+
+    @abstractmethod
+    def remove(self) -> None:
+        """Take it off; the network is what it was before."""
+
+    def deltas(self) -> dict[str, Tensor]:
+        """Give what it adds to the base's weights, in fp32, by their names. Raises ModelError if it adds elsewhere."""
+        raise ModelError(
+            f"{self.name}: this method changes no weight of the base, so there is nothing to fold into it",
+            fix="serve it as an adapter",
+        )
+
+    def chosen(self) -> Mapping[str, Tensor]:
+        """Give what was chosen before training and is not learned; a checkpoint keeps it."""
+        return {}
+
+
+def whole_or_nothing(name: str, strength: float) -> bool:
+    """Tell whether an adapter that cannot be scaled is switched on. Raises ModelError for a strength in between."""
+    if strength not in (0.0, 1.0):
+        raise ModelError(f"{name}: this method's effect cannot be scaled", fix="use a strength of 0 or 1")
+    return strength == 1.0

@@ -1,0 +1,359 @@
+"""Every method, on a Llama-like decoder, T5 and a decoder with biases: it learns, is saved, switched and taken off."""
+
+from contextlib import nullcontext
+
+import peft
+import pytest
+import torch
+
+from tests.laws.test_packing import ROWS, SHARING, gradients, own_loss, plain_batch
+from tunesmith import methods
+from tunesmith.adapters import folder as adapters
+from tunesmith.data.encode import Encoded
+from tunesmith.errors import ConfigError, ModelError
+from tunesmith.inference.generate import generate
+from tunesmith.method import BitFit, Bottleneck, Full, Further, Ia3, Layers, Lora, Norms, Prefix, PromptTuning, PTuning
+from tunesmith.models.attention import PACKED, attending, can_pack
+from tunesmith.models.head import answer_logits
+from tunesmith.models.load import find, load, load_encoder
+from tunesmith.recipe import Recipe, Train
+from tunesmith.training.loop import Past, Plan, make_batch, steps
+from tunesmith.training.optimizer import MasterAdamW
+
+H, KV, FF, V, L = 48, 24, 96, 512, 2  # of the tiny Llama: width, keys, inside of the MLP, words at most, blocks
+WAYS = {
+    "full": Full(),
+    "bitfit": BitFit(without="add"),
+    "norms": Norms(),
+    "layers": Layers(last=1),
+    "lora": Lora(rank=4),
+    "rslora": Lora(rank=4, rslora=True, targets="mlp"),
+    "dora": Lora(rank=4, dora=True, targets="attention"),
+    "pissa": Lora(rank=4, init="pissa"),
+    "olora": Lora(rank=4, init="olora"),
+    "lora+": Lora(rank=4, b_rate=8.0),
+    "loha": Further(name="loha"),
+    "lokr": Further(name="lokr"),
+    "vera": Further(name="vera", options={"r": 16}, targets="mlp"),
+    "oft": Further(name="oft", options={"oft_block_size": 8, "r": 0}),
+    "hra": Further(name="hra"),
+    "miss": Further(name="miss", options={"r": 8}),
+    "ia3": Ia3(),
+    "houlsby": Bottleneck(width=8, placement="houlsby"),
+    "pfeiffer": Bottleneck(width=8),
+    "parallel": Bottleneck(width=8, placement="parallel"),
+    "prompt_tuning": PromptTuning(tokens=6),
+    "p_tuning": PTuning(tokens=6, hidden=32),
+    "prefix": Prefix(tokens=6),
+}
+SHIFTED = {"full", "pissa", "olora"}  # begin by changing the base's weights, or have none
+VARIANTS = {"rslora", "dora", "pissa", "olora", "lora+", "lokr", "oft", "hra", "miss"}  # the same places as others
+CASES = [
+    (way, kind)
+    for way in WAYS
+    for kind in ("chat", "t5", "neox")
+    if (way, kind) != ("prefix", "t5") and (kind == "chat" or way not in VARIANTS)
+]
+each_case = pytest.mark.parametrize(("way", "kind"), CASES, ids=lambda value: value)
+
+
+def asked(loaded, fit, rows=ROWS):
+    return [Encoded(row.id, (*fit.virtual, *row.prompt), row.answer) for row in rows]
+
+
+def prepared(loaded, way):
+    fit = methods.prepare(loaded, WAYS[way], seed=3)
+    assert any(p.requires_grad for p in loaded.net.parameters())
+    return fit
+
+
+def trained(loaded, way, groups=8, rate=None):
+    """Take a few real steps on the toy rows."""
+    fit = prepared(loaded, way)
+    train = Train(learning_rate=rate or WAYS[way].usual_rate(H), warmup=0.0, schedule="constant", weight_decay=0.1)
+    optimizer = MasterAdamW(loaded.net.named_parameters(), train, WAYS[way].rate_factor)
+    recipe = Recipe(method=WAYS[way], train=train)
+    plan = Plan((tuple((tuple(asked(loaded, fit)),) for _ in range(groups)),))
+    log = list(steps(loaded, optimizer, plan, asked(loaded, fit), recipe, Past()))
+    return fit, log
+
+
+def packing(loaded):
+    return attending(loaded.net, PACKED) if can_pack(loaded.net) else nullcontext()
+
+
+def close(one, other):
+    """Equal but for the order of sums in fp32."""
+    return bool((one - other).norm() <= 1e-4 * other.norm() + 1e-6)
+
+
+def logits(loaded, virtual=()):
+    row = Encoded("x", (*virtual, 5, 6, 7, 8), (9, 10, 1))
+    batch = plain_batch(loaded, row) if loaded.kind == "encoder-decoder" else make_batch(loaded, [row])
+    loaded.net.eval()
+    with torch.no_grad(), packing(loaded):
+        return answer_logits(loaded.net, batch.inputs, batch.keep)
+
+
+@each_case
+def test_the_loss_falls_and_only_what_is_marked_moves(model, way, kind):
+    loaded = model(kind)
+    before = {}
+    fit = prepared(loaded, way)
+    before = {name: p.detach().clone() for name, p in loaded.net.named_parameters()}
+    learning = {name for name, p in loaded.net.named_parameters() if p.requires_grad}
+    rate = 10 * WAYS[way].usual_rate(H)  # the model has random weights: there is much to move
+    train = Train(learning_rate=rate, warmup=0.0, schedule="constant", weight_decay=0.1)
+    optimizer = MasterAdamW(loaded.net.named_parameters(), train, WAYS[way].rate_factor)
+    rows = asked(loaded, fit)
+    plan = Plan((tuple((tuple(rows),) for _ in range(8)),))
+    log = list(steps(loaded, optimizer, plan, rows, Recipe(method=WAYS[way], train=train), Past()))
+    assert log[-1].loss < log[0].loss
+    assert log[-1].validation_loss is not None
+    for name, p in loaded.net.named_parameters():
+        if name not in learning:
+            assert torch.equal(p, before[name]), name
+        assert torch.isfinite(p).all()
+    assert any(not torch.equal(p, before[name]) for name, p in loaded.net.named_parameters() if name in learning)
+
+
+@each_case
+def test_a_batch_equals_its_rows_one_by_one(model, way, kind):
+    loaded = model(kind)
+    fit, _ = trained(loaded, way, 2)
+    loaded.net.eval()
+    rows = asked(loaded, fit, SHARING)
+    together = gradients(loaded, [make_batch(loaded, rows)])
+    if loaded.kind == "encoder-decoder":
+        alone = gradients(loaded, [plain_batch(loaded, row) for row in rows], own_loss)
+    else:  # a prefix is known to packed attention alone
+        alone = gradients(loaded, [make_batch(loaded, [row]) for row in rows], own_loss)
+    assert together[0] == pytest.approx(alone[0], rel=1e-5)
+    for name, grad in alone[1].items():
+        assert close(together[1][name], grad), name
+
+
+@each_case
+def test_saved_and_loaded_again_it_answers_the_same(model, tmp_path, way, kind):
+    loaded = model(kind)
+    fit, _ = trained(loaded, way, 3)
+    expected = logits(loaded, fit.virtual)
+    adapters.save(loaded, Recipe(model=loaded.name, method=WAYS[way], dtype="float32"), tmp_path / "checkpoints")
+    again = adapters.load_trained(adapters.read(tmp_path))
+    assert not any(p.requires_grad for p in again.net.parameters()) or way == "full"
+    torch.testing.assert_close(logits(again, again.encoder.virtual), expected, rtol=1e-5, atol=1e-5)
+
+
+@each_case
+def test_switched_off_or_taken_off_it_leaves_the_base_bit_for_bit(model, way, kind):
+    if way in SHIFTED:
+        pytest.skip("changes the base's own weights when it begins")
+    loaded = model(kind)
+    names = [name for name, _ in loaded.net.named_parameters()]
+    before = logits(loaded)
+    fit, _ = trained(loaded, way, 3)
+    on = logits(loaded, fit.virtual)
+    assert not torch.equal(on, before)
+    fit.switch(0.0)
+    assert torch.equal(logits(loaded), before)
+    fit.switch(1.0)
+    assert torch.equal(logits(loaded, fit.virtual), on)
+    fit.remove()
+    assert torch.equal(logits(loaded), before)
+    assert [name for name, _ in loaded.net.named_parameters()] == names
+
+
+@each_case
+def test_stopped_and_restored_it_ends_where_it_would_have(model, way, kind):
+    def learn(loaded, optimizer, rows, past, n):
+        train = Train(learning_rate=0.01, warmup=0.0, schedule="constant")
+        plan = Plan((tuple((tuple(rows),) for _ in range(n)),))
+        return [*past, *steps(loaded, optimizer, plan, [], Recipe(method=WAYS[way], train=train), Past(past))]
+
+    def begin():
+        loaded = model(kind)
+        rows = asked(loaded, prepared(loaded, way))
+        return loaded, MasterAdamW(loaded.net.named_parameters(), Train(), WAYS[way].rate_factor), rows
+
+    one, whole, rows = begin()
+    learn(one, whole, rows, [], 4)
+    half, stopped, _ = begin()
+    log = learn(half, stopped, rows, [], 2)
+    state = {name: tensor.clone() for name, tensor in stopped.state().items()}
+    other, restored, _ = begin()
+    restored.restore(state)
+    learn(other, restored, rows, log, 4)
+    for name, tensor in whole.state().items():
+        assert torch.equal(tensor, restored.state()[name]), name
+
+
+@each_case
+def test_checkpointing_changes_nothing(model, way, kind):
+    loaded = model(kind)
+    fit, _ = trained(loaded, way, 2)
+    rows = asked(loaded, fit, SHARING)
+    loaded.net.train()
+    plain = gradients(loaded, [make_batch(loaded, rows)])
+    loaded.net.gradient_checkpointing_enable({"use_reentrant": False})
+    again = gradients(loaded, [make_batch(loaded, rows)])
+    assert again[0] == pytest.approx(plain[0], rel=1e-6)
+    for name, grad in plain[1].items():
+        assert close(again[1][name], grad), name
+
+
+@pytest.mark.parametrize(
+    ("way", "expected"),
+    [
+        ("norms", (2 * L + 1) * H),
+        ("layers", 2 * H * H + 2 * H * KV + 3 * H * FF + 2 * H),
+        ("lora", L * 4 * (2 * (H + H) + 2 * (H + KV) + 3 * (H + FF))),
+        ("ia3", L * (KV + KV + FF)),
+        ("pfeiffer", L * (2 * 8 * H + 8 + H)),
+        ("houlsby", 2 * L * (2 * 8 * H + 8 + H)),
+        ("prompt_tuning", 6 * H),
+        ("prefix", 6 * 2 * L * KV),
+        ("bitfit", L * (H + 2 * KV + H + 2 * FF + H)),
+    ],
+)
+def test_as_many_weights_learn_as_the_formula_says(model, way, expected):
+    loaded = model("chat")
+    prepared(loaded, way)
+    assert loaded.parameters(trainable=True) == expected
+
+
+def test_a_weight_of_512_by_64_and_its_lora_of_rank_8():
+    layer = torch.nn.Linear(64, 512, bias=False)
+    config = peft.LoraConfig(r=8, target_modules=["0"])
+    net = peft.inject_adapter_in_model(config, torch.nn.Sequential(layer))
+    learning = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    assert (layer.weight.numel(), learning) == (32_768, 4_608)
+    assert round(1 - learning / 32_768, 2) == 0.86
+
+
+@pytest.mark.parametrize("way", ["prompt_tuning", "p_tuning", "prefix", "ia3", "lora", "vera", "loha"])
+def test_peft_reads_what_we_save(model, tiny, tmp_path, way):
+    loaded = model("chat")
+    fit, _ = trained(loaded, way, 3)
+    expected = logits(loaded, fit.virtual)
+    recipe = Recipe(model=loaded.name, method=WAYS[way], dtype="float32")
+    saved = adapters.save(loaded, recipe, tmp_path / "checkpoints")
+    place = find(str(tiny("chat")))
+    base = load(place, load_encoder(place), "float32").net
+    theirs = peft.PeftModel.from_pretrained(base, str(saved.folder)).eval()
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10]])
+    with torch.no_grad():
+        found = theirs(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, -3:]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_peft_reads_our_soft_prompt_for_t5(model, tiny, tmp_path):
+    loaded = model("t5")
+    fit, _ = trained(loaded, "prompt_tuning", 3)
+    recipe = Recipe(model=loaded.name, method=WAYS["prompt_tuning"], dtype="float32")
+    saved = adapters.save(loaded, recipe, tmp_path / "checkpoints")
+    place = find(str(tiny("t5")))
+    theirs = peft.PeftModel.from_pretrained(load(place, load_encoder(place), "float32").net, str(saved.folder)).eval()
+    ids, answer = torch.tensor([[5, 6, 7, 8]]), torch.tensor([[0, 9, 10]])
+    with torch.no_grad():
+        found = theirs(input_ids=ids, attention_mask=torch.ones_like(ids), decoder_input_ids=answer).logits[0]
+    torch.testing.assert_close(found, logits(loaded, fit.virtual), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["chat", "neox"])
+def test_a_prefix_that_has_not_learned_is_its_text_before_the_prompt(model, kind):
+    loaded = model(kind)
+    method = Prefix(tokens=5, text="Say the colour of the boxes, and nothing else")
+    text = tuple(loaded.encoder.tokenizer(method.text, add_special_tokens=False).input_ids[:5])
+    expected = logits(loaded, text)
+    for start in (method, PromptTuning(tokens=5, text=method.text)):
+        fresh = model(kind)
+        fit = methods.prepare(fresh, start, seed=0)
+        torch.testing.assert_close(logits(fresh, fit.virtual), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("way", ["prompt_tuning", "prefix", "p_tuning"])
+@pytest.mark.parametrize("kind", ["chat", "neox"])
+def test_answers_come_from_the_virtual_tokens_too(model, kind, way):
+    loaded = model(kind)
+    fit, _ = trained(loaded, way, 8, rate=0.05)
+    prompts = [(f"{i}", (*fit.virtual, *row.prompt)) for i, row in enumerate(ROWS)]
+    answers = generate(loaded, prompts, 5)
+    for (name, prompt), answer in zip(prompts, answers, strict=True):
+        said: list[int] = []
+        for _ in range(len(answer.ids)):
+            row = Encoded(name, (*prompt, *said), (1,))
+            batch = make_batch(loaded, [row])
+            with torch.no_grad(), packing(loaded):
+                said.append(int(answer_logits(loaded.net, batch.inputs, batch.keep)[0].argmax()))
+        assert tuple(said) == answer.ids
+
+
+def test_soft_prompts_share_a_batch_with_others_and_with_none(model, tmp_path):
+    loaded = model("chat")
+    saved = []
+    for n, text in enumerate(("one colour", "another thing altogether")):
+        fresh = model("chat")
+        methods.prepare(fresh, PromptTuning(tokens=4 + n, text=text), seed=0)
+        with torch.no_grad():
+            for p in fresh.net.parameters():
+                if p.requires_grad:
+                    p += 0.5 * torch.randn(p.shape, generator=torch.Generator().manual_seed(n))
+        recipe = Recipe(model=fresh.name, method=PromptTuning(tokens=4 + n), dtype="float32")
+        saved.append(adapters.save(fresh, recipe, tmp_path / str(n)))
+    fits = [methods.load(loaded, one.method, one.folder, name) for one, name in zip(saved, "ab", strict=True)]
+    rows = [(f"{i}", (*virtual, *ROWS[i].prompt)) for i, virtual in enumerate([fits[0].virtual, (), fits[1].virtual])]
+    together = generate(loaded, rows, 6)
+    assert together == [generate(loaded, [row], 6)[0] for row in rows]
+    fits[0].remove()
+    assert generate(loaded, rows[1:], 6) == together[1:]
+
+
+def test_several_adapters_are_switched_over_one_base(model, tmp_path):
+    loaded = model("chat")
+    before = logits(loaded)
+    expected, fits = {}, {}
+    for way in ("lora", "norms", "pfeiffer"):
+        fresh = model("chat")
+        trained(fresh, way, 3)
+        expected[way] = logits(fresh)
+        recipe = Recipe(model=fresh.name, method=WAYS[way], dtype="float32")
+        saved = adapters.save(fresh, recipe, tmp_path / way)
+        fits[way] = methods.load(loaded, saved.method, saved.folder, way)
+        fits[way].switch(0.0)
+    for way in ("norms", "lora", "pfeiffer", "lora"):
+        fits[way].switch(1.0)
+        torch.testing.assert_close(logits(loaded), expected[way], rtol=1e-5, atol=1e-6)
+        fits[way].switch(0.0)
+    assert torch.equal(logits(loaded), before)
+
+
+@pytest.mark.parametrize("way", ["lora", "norms", "layers", "pfeiffer"])
+def test_half_the_strength_lies_between(model, way):
+    loaded = model("chat")
+    before = logits(loaded)
+    fit, _ = trained(loaded, way, 3)
+    whole = logits(loaded)
+    fit.switch(0.5)
+    half = logits(loaded)
+    assert 0.2 < (half - before).norm() / (whole - before).norm() < 0.8
+    fit.switch(1.0)
+    torch.testing.assert_close(logits(loaded), whole, rtol=0, atol=0)
+
+
+def test_what_cannot_be_done_is_refused_with_a_way_out(model):
+    with pytest.raises(ModelError, match="has no biases") as none:
+        methods.prepare(model("chat"), BitFit(), seed=0)
+    assert "without=norms" in none.value.fix
+    with pytest.raises(ModelError, match="takes no keys from outside"):
+        methods.prepare(model("t5"), Prefix(), seed=0)
+    with pytest.raises(ModelError, match="names no choices"):
+        methods.prepare(model("chat"), PromptTuning(init="labels"), seed=0)
+    with pytest.raises(ConfigError, match="has no field 'rank'"):
+        methods.prepare(model("chat"), Further(name="loha", options={"rank": 3}), seed=0)
+    with pytest.raises(ModelError, match="no weight of the model has 'nothing'"):
+        methods.prepare(model("chat"), Layers(pattern="nothing"), seed=0)
+    loaded = model("chat")
+    fit = methods.prepare(loaded, PromptTuning(), seed=0)
+    with pytest.raises(ModelError, match="cannot be scaled"):
+        fit.switch(0.5)
+    assert methods.prepare(model("neox"), BitFit(), seed=0).slots.keys() >= {"gpt_neox.layers.0.mlp.dense_h_to_4h.bias"}
