@@ -2,7 +2,7 @@
 
 A learning rate that suits one method ruins another: soft prompts at LoRA's
 rate do not learn, full fine-tuning at theirs diverges. So every method brings
-its own (`usual_rate`), measured on the embedded model (docs/methods.md).
+its own (`usual_rate`); docs/methods.md says where they come from.
 """
 
 from typing import Annotated, Any, ClassVar, Literal

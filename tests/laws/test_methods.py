@@ -98,7 +98,6 @@ def logits(loaded, virtual=()):
 @each_case
 def test_the_loss_falls_and_only_what_is_marked_moves(model, way, kind):
     loaded = model(kind)
-    before = {}
     fit = prepared(loaded, way)
     before = {name: p.detach().clone() for name, p in loaded.net.named_parameters()}
     learning = {name for name, p in loaded.net.named_parameters() if p.requires_grad}
@@ -325,6 +324,21 @@ def test_several_adapters_are_switched_over_one_base(model, tmp_path):
         torch.testing.assert_close(logits(loaded), expected[way], rtol=1e-5, atol=1e-6)
         fits[way].switch(0.0)
     assert torch.equal(logits(loaded), before)
+
+
+def test_of_two_adapters_of_peft_switching_one_off_leaves_the_other_on(model, tmp_path):
+    loaded = model("chat")
+    fresh = model("chat")
+    trained(fresh, "lora", 3)
+    expected = logits(fresh)
+    saved = adapters.save(fresh, Recipe(model=fresh.name, method=WAYS["lora"], dtype="float32"), tmp_path)
+    first, second = (methods.load(loaded, saved.method, saved.folder, name) for name in "ab")
+    first.switch(0.0)
+    torch.testing.assert_close(logits(loaded), expected, rtol=1e-5, atol=1e-6)
+    first.remove()
+    torch.testing.assert_close(logits(loaded), expected, rtol=1e-5, atol=1e-6)
+    second.switch(0.0)
+    assert torch.equal(logits(loaded), logits(model("chat")))
 
 
 @pytest.mark.parametrize("way", ["lora", "norms", "layers", "pfeiffer"])

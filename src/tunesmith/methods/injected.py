@@ -8,7 +8,6 @@ import torch
 from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from tunesmith.errors import ModelError
@@ -58,7 +57,8 @@ class Injected(Fit):
         for layer in self._layers():
             if on:
                 layer.set_adapter([self.name], inference_mode=True)
-            layer.enable_adapters(on)
+            if on or self.name in layer.active_adapters:  # another one that is on stays so
+                layer.enable_adapters(on)
             if layer in self._scaling:
                 layer.scaling[self.name] = self._scaling[layer] * strength
 
@@ -69,16 +69,6 @@ class Injected(Fit):
             if isinstance(layer, BaseTunerLayer) and not _names(layer):
                 parent, _, last = path.rpartition(".")
                 setattr(self.net.get_submodule(parent), last, layer.base_layer)
-
-    def deltas(self) -> dict[str, Tensor]:
-        """Give the update of each adapted weight, in fp32."""
-        found = {}
-        for path, layer in self.net.named_modules():
-            if isinstance(layer, BaseTunerLayer) and self.name in _names(layer):
-                if not hasattr(layer, "get_delta_weight"):
-                    return super().deltas()
-                found[f"{path}.weight"] = layer.get_delta_weight(self.name).float()
-        return found
 
     def _layers(self) -> list[Any]:
         return [layer for layer in self.net.modules() if isinstance(layer, BaseTunerLayer)]

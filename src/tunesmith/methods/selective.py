@@ -49,15 +49,6 @@ class Overlay(Fit):
         """Hang the base's weights up again."""
         self.switch(0.0)
 
-    def deltas(self) -> dict[str, Tensor]:
-        """Give trained minus base, in fp32."""
-        if any(slot.base is None for slot in self.slots.values()):
-            raise ModelError(
-                f"{self.name}: adds biases to layers that have none; a plain model folder has no place for them",
-                fix="serve it as an adapter, or train with method.without=norms",
-            )
-        return {weight: self.own[weight].float() - slot.base.float() for weight, slot in self.slots.items()}  # type: ignore[union-attr]
-
     def _at(self, weight: str, slot: Slot, strength: float) -> nn.Parameter | None:
         own = self.own[weight]
         if strength in (0.0, 1.0):

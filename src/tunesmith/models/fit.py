@@ -1,10 +1,7 @@
 """Fit: an adapter as it sits on a network, switched on or off, or taken off again."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from pathlib import Path
-
-from torch import Tensor
 
 from tunesmith.errors import ModelError
 
@@ -30,17 +27,6 @@ class Fit(ABC):
     @abstractmethod
     def remove(self) -> None:
         """Take it off; the network is what it was before."""
-
-    def deltas(self) -> dict[str, Tensor]:
-        """Give what it adds to the base's weights, in fp32, by their names. Raises ModelError if it adds elsewhere."""
-        raise ModelError(
-            f"{self.name}: this method changes no weight of the base, so there is nothing to fold into it",
-            fix="serve it as an adapter",
-        )
-
-    def chosen(self) -> Mapping[str, Tensor]:
-        """Give what was chosen before training and is not learned; a checkpoint keeps it."""
-        return {}
 
 
 def whole_or_nothing(name: str, strength: float) -> bool:
