@@ -83,6 +83,23 @@ class Layers(Way):
     pattern: str | None = None
 
 
+class SparseMask(Way):
+    """Train the best `share` of the entries of the blocks' matrices (Fu et al. 2023, arXiv:2211.15583).
+
+    `score` says which are best: `gradient`, the size of the gradient summed
+    over the first `batches` steps; `fisher`, its square summed (Sung et al.
+    2021, arXiv:2111.09839); `magnitude` of the weight; or `random`. `scope`
+    chooses them in each `tensor`, or in all together (`global`).
+    """
+
+    rate: ClassVar[float] = 2e-4
+    name: Literal["sparse_mask"] = "sparse_mask"
+    share: float = Field(default=0.005, gt=0.0, le=1.0)
+    score: Literal["gradient", "fisher", "magnitude", "random"] = "gradient"
+    scope: Literal["tensor", "global"] = "tensor"
+    batches: PositiveInt = 8
+
+
 class Lora(Way):
     """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) on frozen weights.
 
@@ -219,6 +236,6 @@ class Bottleneck(Way):
 
 
 Method = Annotated[
-    Full | BitFit | Norms | Layers | Lora | Further | PromptTuning | PTuning | Prefix | Ia3 | Bottleneck,
+    Full | BitFit | Norms | Layers | SparseMask | Lora | Further | PromptTuning | PTuning | Prefix | Ia3 | Bottleneck,
     Field(discriminator="name"),
 ]

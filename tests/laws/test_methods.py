@@ -1,10 +1,13 @@
 """Every method, on a Llama-like decoder, T5 and a decoder with biases: it learns, is saved, switched and taken off."""
 
 from contextlib import nullcontext
+from functools import partial
 
 import peft
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.laws.test_packing import ROWS, SHARING, gradients, own_loss, plain_batch
 from tunesmith import methods
@@ -12,11 +15,27 @@ from tunesmith.adapters import folder as adapters
 from tunesmith.data.encode import Encoded
 from tunesmith.errors import ConfigError, ModelError
 from tunesmith.inference.generate import generate
-from tunesmith.method import BitFit, Bottleneck, Full, Further, Ia3, Layers, Lora, Norms, Prefix, PromptTuning, PTuning
+from tunesmith.method import (
+    BitFit,
+    Bottleneck,
+    Full,
+    Further,
+    Ia3,
+    Layers,
+    Lora,
+    Norms,
+    Prefix,
+    PromptTuning,
+    PTuning,
+    SparseMask,
+)
+from tunesmith.methods.evidence import Evidence
+from tunesmith.methods.sparse import Sparse, best, best_of_all
 from tunesmith.models.attention import PACKED, attending, can_pack
 from tunesmith.models.head import answer_logits
 from tunesmith.models.load import find, load, load_encoder
 from tunesmith.recipe import Recipe, Train
+from tunesmith.training import loop
 from tunesmith.training.loop import Past, Plan, make_batch, steps
 from tunesmith.training.optimizer import MasterAdamW
 
@@ -26,6 +45,7 @@ WAYS = {
     "bitfit": BitFit(without="add"),
     "norms": Norms(),
     "layers": Layers(last=1),
+    "sparse_mask": SparseMask(share=0.02, batches=2),
     "lora": Lora(rank=4),
     "rslora": Lora(rank=4, rslora=True, targets="mlp"),
     "dora": Lora(rank=4, dora=True, targets="attention"),
@@ -62,7 +82,8 @@ def asked(loaded, fit, rows=ROWS):
 
 
 def prepared(loaded, way):
-    fit = methods.prepare(loaded, WAYS[way], seed=3)
+    plan = Plan((tuple((tuple(ROWS),) for _ in range(2)),))
+    fit = methods.prepare(loaded, WAYS[way], seed=3, evidence=Evidence((), partial(loop.gradients, loaded, plan)))
     assert any(p.requires_grad for p in loaded.net.parameters())
     return fit
 
@@ -80,6 +101,12 @@ def trained(loaded, way, groups=8, rate=None):
 
 def packing(loaded):
     return attending(loaded.net, PACKED) if can_pack(loaded.net) else nullcontext()
+
+
+def without_chosen(fit, name, weight):
+    """Give a weight with the entries that a sparse mask has chosen in it, which lie in the base's memory, set to 0."""
+    entries = fit.entries.get(name.partition(".parametrizations")[0]) if isinstance(fit, Sparse) else None
+    return weight if entries is None else weight.flatten().index_fill(0, entries.places, 0.0)
 
 
 def close(one, other):
@@ -111,7 +138,7 @@ def test_the_loss_falls_and_only_what_is_marked_moves(model, way, kind):
     assert log[-1].validation_loss is not None
     for name, p in loaded.net.named_parameters():
         if name not in learning:
-            assert torch.equal(p, before[name]), name
+            assert torch.equal(*(without_chosen(fit, name, one) for one in (p, before[name]))), name
         assert torch.isfinite(p).all()
     assert any(not torch.equal(p, before[name]) for name, p in loaded.net.named_parameters() if name in learning)
 
@@ -148,7 +175,7 @@ def test_switched_off_or_taken_off_it_leaves_the_base_bit_for_bit(model, way, ki
     if way in SHIFTED:
         pytest.skip("changes the base's own weights when it begins")
     loaded = model(kind)
-    names = [name for name, _ in loaded.net.named_parameters()]
+    names = {name for name, _ in loaded.net.named_parameters()}
     before = logits(loaded)
     fit, _ = trained(loaded, way, 3)
     on = logits(loaded, fit.virtual)
@@ -159,7 +186,7 @@ def test_switched_off_or_taken_off_it_leaves_the_base_bit_for_bit(model, way, ki
     assert torch.equal(logits(loaded, fit.virtual), on)
     fit.remove()
     assert torch.equal(logits(loaded), before)
-    assert [name for name, _ in loaded.net.named_parameters()] == names
+    assert {name for name, _ in loaded.net.named_parameters()} == names
 
 
 @each_case
@@ -371,3 +398,68 @@ def test_what_cannot_be_done_is_refused_with_a_way_out(model):
     with pytest.raises(ModelError, match="cannot be scaled"):
         fit.switch(0.5)
     assert methods.prepare(model("neox"), BitFit(), seed=0).slots.keys() >= {"gpt_neox.layers.0.mlp.dense_h_to_4h.bias"}
+
+
+@pytest.mark.parametrize("score", ["gradient", "fisher", "magnitude", "random"])
+@pytest.mark.parametrize("scope", ["tensor", "global"])
+def test_a_sparse_mask_takes_the_best_entries_by_each_score(model, score, scope):
+    loaded = model("chat")
+    plan = Plan((tuple(((row,),) for row in ROWS),))
+    method = SparseMask(share=0.01, score=score, scope=scope, batches=3)
+    weights = {n: p for n, p in loaded.net.named_parameters() if n.endswith("proj.weight")}
+    for p in loaded.net.parameters():
+        p.requires_grad_(True)
+    taken = list(loop.gradients(loaded, plan, list(weights.values()), 3))
+    sums = [sum(g ** (2 if score == "fisher" else 1) for g in each).abs() for each in zip(*taken, strict=True)]
+    sums = [p.detach().abs() for p in weights.values()] if score == "magnitude" else sums
+    fit = methods.prepare(loaded, method, seed=1, evidence=Evidence((), partial(loop.gradients, loaded, plan)))
+    sizes = {path: len(entries.places) for path, entries in fit.entries.items()}
+    assert sum(sizes.values()) == loaded.parameters(trainable=True)
+    if scope == "tensor":
+        assert all(sizes[path.removesuffix(".weight")] == round(0.01 * p.numel()) for path, p in weights.items())
+    else:
+        assert sum(sizes.values()) == round(0.01 * sum(p.numel() for p in weights.values()))
+    if score == "random":
+        again = methods.prepare(model("chat"), method, seed=1)
+        other = methods.prepare(model("chat"), method, seed=2)
+        assert all(torch.equal(again.entries[path].places, entries.places) for path, entries in fit.entries.items())
+        assert not all(torch.equal(other.entries[path].places, entries.places) for path, entries in fit.entries.items())
+        return
+    marks = torch.cat([one.flatten() for one in sums])
+    inside = torch.cat([torch.zeros(p.numel(), dtype=torch.bool) for p in weights.values()])
+    ends = torch.tensor([p.numel() for p in weights.values()]).cumsum(0).tolist()
+    starts = dict(zip(weights, [0, *ends[:-1]], strict=True))
+    for path, entries in fit.entries.items():
+        inside[starts[f"{path}.weight"] + entries.places] = True
+    for path, p in weights.items() if scope == "tensor" else [("all", marks)]:
+        part = slice(0, len(marks)) if path == "all" else slice(starts[path], starts[path] + p.numel())
+        assert marks[part][inside[part]].min() >= marks[part][~inside[part]].max()
+
+
+@given(st.lists(st.lists(st.sampled_from([0.0, 1e-30, 0.5, 1.0, 3.0]), min_size=1, max_size=9), min_size=1, max_size=4))
+def test_the_best_of_all_tensors_are_those_of_one_sorted_list(scores):
+    named = {str(i): torch.tensor(values) for i, values in enumerate(scores)}
+    found = best_of_all(named, 0.4)
+    together = torch.cat(list(named.values())).sort(descending=True).values
+    n = max(1, round(0.4 * len(together)))
+    taken = torch.cat([named[name][places] for name, places in found.items()])
+    assert torch.equal(taken.sort(descending=True).values, together[:n])
+    assert all(len(places) == max(1, round(0.4 * len(named[name]))) for name, places in best(named, 0.4).items())
+
+
+def test_a_sparse_mask_goes_on_with_the_entries_it_began_with(model):
+    loaded = model("chat")
+    fit = methods.prepare(loaded, SparseMask(share=0.01, score="random"), seed=1)
+    other = model("chat")
+    second = methods.prepare(other, SparseMask(share=0.01, score="random"), seed=2)
+    second.restore(fit.state())
+    for path, entries in fit.entries.items():
+        assert torch.equal(entries.places, second.entries[path].places)
+        assert torch.equal(entries.values, second.entries[path].values)
+    second.remove()
+    assert torch.equal(logits(other), logits(model("chat")))
+
+
+def test_a_sparse_mask_without_rows_to_look_at_says_so(model):
+    with pytest.raises(ModelError, match="no training rows"):
+        methods.prepare(model("chat"), SparseMask(), seed=0)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from tunesmith.method import Further
-from tunesmith.methods import bottleneck, full, further, lora, prompts, selective
+from tunesmith.methods import bottleneck, full, further, lora, prompts, selective, sparse
 from tunesmith.methods.evidence import Evidence
 from tunesmith.models.fit import Fit
 from tunesmith.models.load import Model
@@ -29,6 +29,7 @@ METHODS: dict[str, Family] = {
     "bitfit": _SELECTIVE,
     "norms": _SELECTIVE,
     "layers": _SELECTIVE,
+    "sparse_mask": Family(sparse.prepare, sparse.load),
     "lora": Family(lora.prepare, lora.load),
     **dict.fromkeys(get_args(Further.model_fields["name"].annotation), _FURTHER),
     "ia3": _FURTHER,

@@ -107,7 +107,7 @@ def _biases(net: PreTrainedModel, method: BitFit) -> list[str]:
         return found
     if method.without == "norms":
         return _norms(net, Norms())
-    return [f"{name}.bias" for name in _linear(net)]
+    return [f"{name}.bias" for name in linear_layers(net)]
 
 
 def _norms(net: PreTrainedModel, method: Norms) -> list[str]:
@@ -142,7 +142,7 @@ def stacks(net: PreTrainedModel) -> list[tuple[str, int]]:
     return [(path, n) for path, n in lists if not any(path.startswith(f"{other}.") for other, _ in lists)]
 
 
-def _linear(net: PreTrainedModel) -> list[str]:
+def linear_layers(net: PreTrainedModel) -> list[str]:
     """Name the linear layers of the blocks."""
     starts = tuple(f"{path}." for path, _ in stacks(net))
     return [name for name, one in net.named_modules() if isinstance(one, nn.Linear) and name.startswith(starts)]

@@ -1,7 +1,10 @@
 """Fit: an adapter as it sits on a network, switched on or off, or taken off again."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
+
+from torch import Tensor
 
 from tunesmith.errors import ModelError
 
@@ -27,6 +30,13 @@ class Fit(ABC):
     @abstractmethod
     def remove(self) -> None:
         """Take it off; the network is what it was before."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Give what a checkpoint must hold of it besides its weights and the optimizer's state: mostly nothing."""
+        return {}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027 - most have nothing to take back
+        """Take back what `state` gave."""
 
 
 def whole_or_nothing(name: str, strength: float) -> bool:

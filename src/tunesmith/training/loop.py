@@ -7,6 +7,7 @@ the rows' ids and the step's number, or in the optimizer's state: a run that
 goes on from a checkpoint therefore takes the very steps it would have taken.
 """
 
+import itertools
 import math
 import statistics
 import time
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tunesmith.data.encode import Encoded
 from tunesmith.data.pack import epoch_order, groups, pack, pack_padded
@@ -158,6 +159,21 @@ def steps(
                 task_losses=by_task if several else {},
                 validation_loss=mean_loss(model, validation, recipe) if place.last and validation else None,
             )
+
+
+def gradients(model: Model, plan: Plan, weights: Sequence[nn.Parameter], n: int) -> Iterator[tuple[Tensor, ...]]:
+    """Give the gradients of `weights` at each of the first `n` steps of a plan, none of which is taken."""
+    model.net.eval()
+    for place in itertools.islice(plan.after(0), n):
+        made = [part for rows in place.group for part in _parts(model, rows)]
+        answers = sum(batch.answer_tokens for batch in made)
+        total = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
+        with _attention(model):
+            for batch in made:
+                loss = loss_at(model.net, batch.inputs, batch.keep, batch.targets)[0] / answers
+                for one, gradient in zip(total, torch.autograd.grad(loss, weights), strict=True):
+                    one.add_(gradient)
+        yield tuple(total)
 
 
 def mean_loss(model: Model, rows: Sequence[Encoded], recipe: Recipe) -> float:

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors.torch import load_file, save_file
 
 from tunesmith.config import Record
 from tunesmith.errors import RunError
+from tunesmith.models.fit import Fit
 from tunesmith.models.saving import disk_errors
 from tunesmith.runs import checkpoint
 from tunesmith.runs.run import Run
@@ -15,6 +16,7 @@ from tunesmith.training.loop import Past
 from tunesmith.training.optimizer import MasterAdamW
 
 OPTIMIZER = "optimizer.safetensors"
+FIT = "method.safetensors"
 
 
 class Begun(Record):
@@ -24,7 +26,14 @@ class Begun(Record):
     resumes: int = 0
 
 
-def save(run: Run, optimizer: MasterAdamW, step: int, begun: Begun) -> None:
+class Learning(NamedTuple):
+    """What changes while a run learns: the method's weights on the network, and the optimizer with their masters."""
+
+    fit: Fit
+    optimizer: MasterAdamW
+
+
+def save(run: Run, learning: Learning, step: int, begun: Begun) -> None:
     """Write the checkpoint of `step`: trainable weights in fp32, the optimizer's state and the logs.
 
     The frozen base is no part of it. Neither are random states: order, wordings
@@ -33,18 +42,20 @@ def save(run: Run, optimizer: MasterAdamW, step: int, begun: Begun) -> None:
 
     def fill(folder: Path) -> None:
         with disk_errors():
-            save_file(optimizer.state(), folder / OPTIMIZER)
+            save_file(learning.optimizer.state(), folder / OPTIMIZER)
+            save_file({name: tensor.contiguous() for name, tensor in learning.fit.state().items()}, folder / FIT)
         run.copy_logs(folder)
 
     checkpoint.write(run.folder / "checkpoints", step, fill, begun.model_dump())
 
 
-def restore(run: Run, optimizer: MasterAdamW, found: checkpoint.Checkpoint | None) -> Past:
+def restore(run: Run, learning: Learning, found: checkpoint.Checkpoint | None) -> Past:
     """Put weights, optimizer and logs back to where `found` has them; to the start if there is none."""
     if found is None:
         run.restore_logs(None)
         return Past()
-    optimizer.restore(load_file(found.folder / OPTIMIZER))
+    learning.fit.restore(load_file(found.folder / FIT))
+    learning.optimizer.restore(load_file(found.folder / OPTIMIZER))
     run.restore_logs(found.folder)
     return Past(run.steps(), run.troubles())
 

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,10 +23,10 @@ from tunesmith.runs.progress import Watch
 from tunesmith.runs.records import Step, Summary, Trouble
 from tunesmith.runs.run import Run, vacant
 from tunesmith.training.interrupt import stop_on_interrupt
-from tunesmith.training.loop import Past, lay_out, mean_loss, steps
+from tunesmith.training.loop import Past, Plan, gradients, lay_out, mean_loss, steps
 from tunesmith.training.optimizer import MasterAdamW
 from tunesmith.training.prepare import Prepared, labels, prepare_rows, training_encoder
-from tunesmith.training.resume import Begun, refuse_changes, restore, save
+from tunesmith.training.resume import Begun, Learning, refuse_changes, restore, save
 from tunesmith.training.trackers import check, export
 
 OWN_FORWARD = (
@@ -68,12 +69,14 @@ def train(
         run.write_json("ledger.json", prepared.ledger.model_dump())
         if not (folder / "provenance.json").is_file():
             run.write_json("provenance.json", origin)
-        methods.prepare(model, recipe.method, recipe.seed, Evidence(labels=labels(prepared.prompts)))
-        optimizer = MasterAdamW(model.net.named_parameters(), recipe.train, recipe.method.rate_factor)
+        plan = lay_out(model, prepared.rows, recipe)
+        evidence = Evidence(labels(prepared.prompts), partial(gradients, model, plan))
+        fit = methods.prepare(model, recipe.method, recipe.seed, evidence)
+        learning = Learning(fit, MasterAdamW(model.net.named_parameters(), recipe.train, recipe.method.rate_factor))
         found = newest(folder / "checkpoints", _say)
-        past = restore(run, optimizer, found)
+        past = restore(run, learning, found)
         with export(recipe.track, run, _say):
-            run.finish(_learn(model, prepared, optimizer, recipe, Start(run, found, past)))
+            run.finish(_learn(model, prepared, learning, recipe, Start(run, plan, found, past)))
         if run.done:
             remove(folder / "checkpoints")
     return run
@@ -89,9 +92,10 @@ def check_context(model: Model, recipe: Recipe) -> None:
 
 
 class Start(NamedTuple):
-    """Where a training starts: its run, the checkpoint it goes on from, and the logs up to there."""
+    """Where a training starts: its run, its steps laid out, the checkpoint it goes on from, the logs up to there."""
 
     run: Run
+    plan: Plan
     found: Checkpoint | None
     past: Past
 
@@ -100,10 +104,9 @@ def _say(told: str) -> None:
     print(told, file=sys.stderr)
 
 
-def _learn(model: Model, prepared: Prepared, optimizer: MasterAdamW, recipe: Recipe, start: Start) -> Summary:
+def _learn(model: Model, prepared: Prepared, learning: Learning, recipe: Recipe, start: Start) -> Summary:
     """Go through the loop, log each step, save on the way and at the end; give the summary."""
-    run, found, past = start
-    plan = lay_out(model, prepared.rows, recipe)
+    run, plan, found, past = start
     if recipe.train.gradient_checkpointing:
         model.net.gradient_checkpointing_enable({"use_reentrant": False})
     device.reset_peak()
@@ -114,7 +117,7 @@ def _learn(model: Model, prepared: Prepared, optimizer: MasterAdamW, recipe: Rec
     told = False
     with stop_on_interrupt() as wish, Watch("train", plan.steps) as watch:
         watch.advance(len(log))
-        for event in steps(model, optimizer, plan, prepared.validation, recipe, past):
+        for event in steps(model, learning.optimizer, plan, prepared.validation, recipe, past):
             run.append(event)
             if isinstance(event, Trouble):
                 watch.say(f"step {event.step}: {event.told}; rows {', '.join(event.rows[:3])}")
@@ -125,7 +128,7 @@ def _learn(model: Model, prepared: Prepared, optimizer: MasterAdamW, recipe: Rec
             log.append(event)
             watch.advance(1, **_shown(event))
             if wish.by or (every and event.step % every == 0 and event.step < plan.steps):
-                save(run, optimizer, event.step, begun)
+                save(run, learning, event.step, begun)
             if wish.by:
                 break
     before = past.steps[-1].seconds if past.steps else 0.0

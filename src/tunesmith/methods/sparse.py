@@ -1,0 +1,202 @@
+"""Sparse tuning: a chosen share of the entries of the blocks' matrices learns; all others cannot move.
+
+Which entries: to second order, moving entry i alone by d changes the loss by g_i d + h_i d^2 / 2, so the most that can
+be gained is g_i^2 / (2 h_i). With the same curvature everywhere the best ones are those with the largest |g_i|, the
+gradient summed over some batches (Fu et al. 2023, arXiv:2211.15583, section 4).
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.nn.utils import parametrize
+
+from tunesmith.data.rows import draw
+from tunesmith.errors import ModelError
+from tunesmith.method import SparseMask
+from tunesmith.methods.evidence import Evidence
+from tunesmith.methods.selective import linear_layers
+from tunesmith.models.fit import Fit
+from tunesmith.models.load import Model
+
+WEIGHTS = "sparse.safetensors"
+
+
+class Entries(nn.Module):
+    """Chosen entries of one weight: where they are (flat, [n]), what they are trained to, what the base has there."""
+
+    def __init__(self, layer: nn.Linear, places: Tensor, values: Tensor | None = None) -> None:
+        super().__init__()
+        self.places = places.to(layer.weight.device, torch.long)
+        weight = layer.weight.detach()
+        self.base = weight.flatten()[self.places].clone()
+        self.values = nn.Parameter(self.base.clone() if values is None else values.to(self.base))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Give the weight [out, in] with the trained entries in it, in the base's own memory; only they get a gradient.
+
+        A copy of every weight would be needed otherwise, once per pass.
+        """
+        found: Tensor = _Written.apply(self.values, weight, self.places)  # type: ignore[no-untyped-call]
+        return found
+
+    @torch.no_grad()
+    def write(self, weight: Tensor, strength: float) -> None:
+        """Put into the weight what lies `strength` of the way from the base's entries to the trained ones."""
+        own, base = self.values.detach(), self.base
+        between = own if strength == 1.0 else base
+        if strength not in (0.0, 1.0):
+            between = torch.lerp(base.float(), own.float(), strength).to(base.dtype)
+        weight.data.view(-1).index_copy_(0, self.places, between)
+
+
+class Sparse(Fit):
+    """Entries of the base's own weights, written into them; what the base had there is kept and put back."""
+
+    def __init__(self, model: Model, name: str, entries: Mapping[str, Entries], learns: bool) -> None:
+        self.net, self.name, self.entries, self.learns = model.net, name, dict(entries), learns
+        self.on = False
+        self.switch(1.0)
+
+    def write(self, folder: Path, base: str) -> None:
+        """Write places and trained values; they are put onto the base they were trained on, so that this is exact."""
+        save_file({key: value.contiguous() for key, value in self._tensors(torch.int32).items()}, folder / WEIGHTS)
+
+    def switch(self, strength: float) -> None:
+        """Write the trained entries into the base's weights, the base's, or what lies between them."""
+        for path, entries in self.entries.items():
+            layer: Any = self.net.get_submodule(path)
+            if self.on:
+                parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
+            entries.write(layer.weight, strength)
+            if self.learns and strength == 1.0:
+                parametrize.register_parametrization(layer, "weight", entries)
+        self.on = self.learns and strength == 1.0
+
+    def remove(self) -> None:
+        """Put the base's entries back."""
+        self.switch(0.0)
+
+    def state(self) -> dict[str, Tensor]:
+        """Give the places, which another machine might choose otherwise."""
+        return {key: value for key, value in self._tensors(torch.long).items() if key.endswith(".places")}
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take the places of the run's first start."""
+        self.switch(0.0)
+        for path, entries in self.entries.items():
+            layer: Any = self.net.get_submodule(path)
+            entries.places = state[f"{path}.places"].to(entries.places.device)
+            entries.base = layer.weight.detach().flatten()[entries.places].clone()
+            entries.values.copy_(entries.base)
+        self.switch(1.0)
+
+    def _tensors(self, kind: torch.dtype) -> dict[str, Tensor]:
+        return {
+            **{f"{path}.places": entries.places.to(kind) for path, entries in self.entries.items()},
+            **{f"{path}.values": entries.values.detach() for path, entries in self.entries.items()},
+        }
+
+
+def prepare(model: Model, method: SparseMask, name: str, seed: int, evidence: Evidence) -> Sparse:
+    """Freeze the network and let the best `share` of the entries of its blocks' matrices learn.
+
+    Raises ModelError if there is no training to look at, where the score needs one.
+    """
+    model.net.requires_grad_(False)
+    layers: dict[str, Any] = {path: model.net.get_submodule(path) for path in linear_layers(model.net)}
+    if not layers:
+        raise ModelError("sparse_mask: the blocks of this model have no linear layers", fix="-s method.name=layers")
+    scores = _scores(layers, method, seed, evidence)
+    chosen = best(scores, method.share) if method.scope == "tensor" else best_of_all(scores, method.share)
+    entries = {path: Entries(layer, chosen[path]) for path, layer in layers.items()}
+    return Sparse(model, name, entries, learns=True)
+
+
+def load(model: Model, method: SparseMask, name: str, folder: Path) -> Sparse:
+    """Write saved entries into the network's weights."""
+    saved = load_file(folder / WEIGHTS)
+    paths = [key.removesuffix(".places") for key in saved if key.endswith(".places")]
+    layers: dict[str, Any] = {path: model.net.get_submodule(path) for path in paths}
+    entries = {path: Entries(layers[path], saved[f"{path}.places"], saved[f"{path}.values"]) for path in paths}
+    return Sparse(model, name, entries, learns=False)
+
+
+class _Written(Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, weight: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(places)
+        whole = weight.detach()
+        whole.data.view(-1).index_copy_(0, places, values.detach())  # of `data`: an earlier pass may hold the weight
+        return whole
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (places,) = ctx.saved_tensors
+        return gradient.flatten()[places], None, None
+
+
+def best(scores: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Give the places [n] of the best `share` of each tensor, at least one, in order."""
+    return {
+        name: score.flatten().topk(max(1, round(share * score.numel()))).indices.sort().values
+        for name, score in scores.items()
+    }
+
+
+def best_of_all(scores: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Give the places of the best `share` of all tensors together, by name; some may get none.
+
+    All scores in one sorted list would take several times the model's memory:
+    the bar that `share` of them pass is searched by halving. As integers, the
+    bits of floats that are not negative are in the same order, so the search ends exactly.
+    """
+    wanted = max(1, round(share * sum(score.numel() for score in scores.values())))
+    bits = {name: score.flatten().float().view(torch.int32) for name, score in scores.items()}
+    low, high = 0, 2**31 - 1
+    while low < high:  # the highest bar that at least `wanted` reach
+        bar = (low + high + 1) // 2
+        low, high = (bar, high) if sum(int((one >= bar).sum()) for one in bits.values()) >= wanted else (low, bar - 1)
+    left = wanted - sum(int((one > low).sum()) for one in bits.values())
+    found = {}
+    for name, one in bits.items():
+        ties = (one == low).nonzero().flatten()[:left]  # of equal ones the first
+        left -= len(ties)
+        found[name] = torch.cat([(one > low).nonzero().flatten(), ties]).sort().values
+    return found
+
+
+def _scores(layers: Mapping[str, Any], method: SparseMask, seed: int, evidence: Evidence) -> dict[str, Tensor]:
+    """Score every entry by what the method asks; higher is better, none is negative."""
+    weights = {path: layer.weight for path, layer in layers.items()}
+    if method.score == "magnitude":
+        return {path: weight.detach().abs() for path, weight in weights.items()}
+    if method.score == "random":
+        return {path: _random(weight, seed, path) for path, weight in weights.items()}
+    if evidence.gradients is None:
+        raise ModelError(f"sparse_mask: no training rows to take the {method.score} from", fix="-s method.score=random")
+    power = 1 if method.score == "gradient" else 2
+    sums = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights.values()]
+    for gradients in _gradients(list(weights.values()), method.batches, evidence):
+        for total, gradient in zip(sums, gradients, strict=True):
+            total.add_(gradient.float() ** power)
+    return {path: total.abs_() for path, total in zip(weights, sums, strict=True)}
+
+
+def _gradients(weights: list[nn.Parameter], batches: int, evidence: Evidence) -> Iterator[tuple[Tensor, ...]]:
+    for weight in weights:
+        weight.requires_grad_(True)
+    assert evidence.gradients is not None  # noqa: S101 - the caller has refused that
+    yield from evidence.gradients(weights, batches)
+    for weight in weights:
+        weight.requires_grad_(False)
+
+
+def _random(weight: Tensor, seed: int, path: str) -> Tensor:
+    generator = torch.Generator().manual_seed(int(draw(seed, path)[:15], 16))
+    return torch.rand(weight.shape, generator=generator).to(weight.device)
