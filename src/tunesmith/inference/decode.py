@@ -17,6 +17,7 @@ from tunesmith.data.encode import Encoded
 from tunesmith.data.pack import Layout, pack
 from tunesmith.models.attention import CACHED, PACKED, attending
 from tunesmith.models.load import Model
+from tunesmith.models.route import Names, by_row, by_token
 from tunesmith.models.virtual import Prefix, attention_layers, prefix_of
 
 READ_TOKENS = 2048  # prompt tokens read in one forward pass
@@ -94,13 +95,16 @@ class RaggedLayer(CacheLayerMixin):  # type: ignore[misc]
 
 
 @torch.no_grad()
-def decode(model: Model, prompts: Sequence[tuple[int, ...]], new: int) -> list[list[int]]:
-    """Answer prompts greedily with at most `new` tokens each; an answer that stopped ends with its stop token."""
+def decode(model: Model, prompts: Sequence[tuple[int, ...]], new: int, names: Names = None) -> list[list[int]]:
+    """Answer prompts greedily with at most `new` tokens each; an answer that stopped ends with its stop token.
+
+    `names` are the adapters that the prompts are asked of, if each has its own.
+    """
     lengths = [len(prompt) for prompt in prompts]
     cache = Cache(layers=[RaggedLayer(lengths, new, prefix_of(layer)) for layer in attention_layers(model.net)])
     answers: list[list[int]] = [[] for _ in prompts]
     present = list(range(len(prompts)))  # which prompt each row of the batch answers
-    tokens = _read(model, prompts, cache)
+    tokens = _read(model, prompts, cache, names)
     position = torch.tensor(lengths, device=model.device)
     bias = _column_bias(lengths, new, model)
     with attending(model.net, CACHED):
@@ -117,39 +121,41 @@ def decode(model: Model, prompts: Sequence[tuple[int, ...]], new: int) -> list[l
                 tokens, position, bias = tokens[rows], position[rows], bias[rows]
                 for layer in cache.layers:
                     layer.keep(rows)
-            logits = model.net(
-                input_ids=tokens[:, None],
-                position_ids=position[:, None],
-                past_key_values=cache,
-                use_cache=True,
-                column_bias=bias[..., :column],
-            ).logits
+            with by_row(names and [names[row] for row in present], model.device):
+                logits = model.net(
+                    input_ids=tokens[:, None],
+                    position_ids=position[:, None],
+                    past_key_values=cache,
+                    use_cache=True,
+                    column_bias=bias[..., :column],
+                ).logits
             tokens = logits[:, -1].argmax(-1)
             position = position + 1
     return answers
 
 
-def _read(model: Model, prompts: Sequence[tuple[int, ...]], cache: Cache) -> Tensor:
+def _read(model: Model, prompts: Sequence[tuple[int, ...]], cache: Cache, names: Names) -> Tensor:
     """Read the prompts in packed groups, fill the cache, and give each answer's first token [rows]."""
     rows = [Encoded(str(i), prompt, ()) for i, prompt in enumerate(prompts)]
     with attending(model.net, PACKED):
-        first = [_read_group(model, [row.prompt for row in group], cache) for group in pack(rows, READ_TOKENS)]
+        first = [_read_group(model, group, cache, names) for group in pack(rows, READ_TOKENS)]
     return torch.cat(first)
 
 
-def _read_group(model: Model, prompts: Sequence[tuple[int, ...]], cache: Cache) -> Tensor:
-    lengths = [len(prompt) for prompt in prompts]
-    ids = torch.tensor([[token for prompt in prompts for token in prompt]], device=model.device)
+def _read_group(model: Model, group: Sequence[Encoded], cache: Cache, names: Names) -> Tensor:
+    lengths = [len(row.prompt) for row in group]
+    ids = torch.tensor([[token for row in group for token in row.prompt]], device=model.device)
     positions = torch.cat([torch.arange(n, device=model.device) for n in lengths])[None]
     ends = torch.tensor(lengths, device=model.device).cumsum(0) - 1
-    logits = model.net(
-        input_ids=ids,
-        position_ids=positions,
-        layout=Layout(0, tuple(lengths)),
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=ends,
-    ).logits
+    with by_token(names and [names[int(row.id)] for row in group], lengths, model.device):
+        logits = model.net(
+            input_ids=ids,
+            position_ids=positions,
+            layout=Layout(0, tuple(lengths)),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=ends,
+        ).logits
     first: Tensor = logits[0].argmax(-1)
     return first
 

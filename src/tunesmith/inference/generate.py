@@ -12,6 +12,7 @@ from tunesmith.errors import FitError
 from tunesmith.inference.decode import decode
 from tunesmith.models.attention import can_pack
 from tunesmith.models.load import Model
+from tunesmith.models.route import Names, by_row
 
 BATCH_ROWS = 64
 CACHE_BYTES = 2**31  # keys and values of one batch: what a laptop can spare
@@ -30,19 +31,22 @@ def generate(
     prompts: Sequence[tuple[str, tuple[int, ...]]],
     max_new_tokens: int,
     on_batch: Callable[[int], None] | None = None,
+    adapters: Names = None,
 ) -> list[Generated]:
     """Answer (id, token ids) prompts greedily, in the order given.
 
     The longest prompts go first, so that memory runs out at the start or not
     at all. Raises FitError naming the first prompt that leaves no room for an
-    answer in the model's context.
+    answer in the model's context. `adapters` names the one that each prompt is
+    asked of, where not all are asked of what is switched on (see `mixed.py`).
     """
     _check_room(model, prompts, max_new_tokens)
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i][1]))
     answers: dict[int, Generated] = {}
     answer = partial(_unpadded if can_pack(model.net) else _padded, model)
     for batch in _batches(order, prompts, max_new_tokens, CACHE_BYTES // _token_bytes(model)):
-        made = answer([prompts[i][1] for i in batch], max_new_tokens)
+        names = adapters and [adapters[i] for i in batch]
+        made = answer([prompts[i][1] for i in batch], max_new_tokens, names)
         answers.update(zip(batch, made, strict=True))
         if on_batch:
             on_batch(len(batch))
@@ -85,14 +89,14 @@ def _batches(
     return batches
 
 
-def _unpadded(model: Model, prompts: Sequence[tuple[int, ...]], new: int) -> list[Generated]:
+def _unpadded(model: Model, prompts: Sequence[tuple[int, ...]], new: int, names: Names) -> list[Generated]:
     """Generate for one batch in our own decoding loop."""
     model.net.eval()
-    return [_until_stop(ids, model.encoder.stops) for ids in decode(model, prompts, new)]
+    return [_until_stop(ids, model.encoder.stops) for ids in decode(model, prompts, new, names)]
 
 
 @torch.no_grad()
-def _padded(model: Model, prompts: Sequence[tuple[int, ...]], new: int) -> list[Generated]:
+def _padded(model: Model, prompts: Sequence[tuple[int, ...]], new: int, names: Names) -> list[Generated]:
     """Generate for one batch through transformers, padded on the left so that all prompts end together."""
     stops = list(model.encoder.stops)
     ids, mask = _left_padded(prompts, stops[0])
@@ -100,9 +104,10 @@ def _padded(model: Model, prompts: Sequence[tuple[int, ...]], new: int) -> list[
     if model.kind == "encoder-decoder":
         config.decoder_start_token_id = model.net.config.decoder_start_token_id
     model.net.eval()
-    out = model.net.generate(
-        input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=config
-    )
+    with by_row(names, model.device):
+        out = model.net.generate(
+            input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=config
+        )
     start = 1 if model.kind == "encoder-decoder" else ids.shape[1]
     return [_until_stop(row, stops) for row in out[:, start:].tolist()]
 

@@ -54,7 +54,7 @@ class Waists(Fit):
         """Write the small networks under the paths of their layers."""
         save_file(self._weights(), folder / WEIGHTS)
 
-    def switch(self, strength: float) -> None:
+    def _set(self, strength: float) -> None:
         """Scale what is added."""
         self.strength = strength * self.method.scale
 

@@ -20,7 +20,7 @@ class Whole(Fit):
         self.model.net.save_pretrained(folder)
         self.model.encoder.tokenizer.save_pretrained(folder)  # type: ignore[attr-defined]
 
-    def switch(self, strength: float) -> None:
+    def _set(self, strength: float) -> None:
         """Refuse to go back to a base that is no longer there."""
         if not whole_or_nothing(self.name, strength):
             self.remove()

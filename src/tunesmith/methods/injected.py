@@ -34,7 +34,7 @@ class Injected(Fit):
 
     def __init__(self, tuner: PeftModel, name: str) -> None:
         self.tuner, self.name = tuner, name
-        self._scaling = {layer: layer.scaling[name] for layer in self._layers() if name in _scaling_of(layer)}
+        self._scaling = {layer: layer.scaling[name] for layer in self.layers() if name in _scaling_of(layer)}
 
     @property
     def net(self) -> PreTrainedModel:
@@ -51,15 +51,15 @@ class Injected(Fit):
         weights = get_peft_model_state_dict(self.tuner, adapter_name=self.name, save_embedding_layers=False)
         save_file({key: value.contiguous() for key, value in weights.items()}, folder / WEIGHTS, {"format": "pt"})
 
-    def switch(self, strength: float) -> None:
+    def _set(self, strength: float) -> None:
         """Scale the update where peft scales it; other methods are on or off."""
         on = strength > 0 if self._scaling else whole_or_nothing(self.name, strength)
-        for layer in self._layers():
+        for layer in self.layers():
             if on:
                 layer.set_adapter([self.name], inference_mode=True)
             if on or self.name in layer.active_adapters:  # another one that is on stays so
                 layer.enable_adapters(on)
-            if layer in self._scaling:
+            if on and layer in self._scaling:
                 layer.scaling[self.name] = self._scaling[layer] * strength
 
     def remove(self) -> None:
@@ -70,7 +70,8 @@ class Injected(Fit):
                 parent, _, last = path.rpartition(".")
                 setattr(self.net.get_submodule(parent), last, layer.base_layer)
 
-    def _layers(self) -> list[Any]:
+    def layers(self) -> list[Any]:
+        """List peft's layers on the network, those of other adapters among them."""
         return [layer for layer in self.net.modules() if isinstance(layer, BaseTunerLayer)]
 
 

@@ -14,16 +14,23 @@ from tunesmith.methods.evidence import Evidence
 from tunesmith.methods.injected import Injected, inject, read, targets, task_type
 from tunesmith.models.fused import Adapted, low_rank
 from tunesmith.models.load import Model
+from tunesmith.models.route import Route, current
 
 
 def prepare(model: Model, method: Lora, name: str, seed: int, evidence: Evidence) -> Injected:
     """Freeze the network and inject fresh adapters. Raises ModelError if no layer has a targeted name."""
-    return inject(model.net, _fused(config(model.net, method)), name, seed)
+    return _mixing(inject(model.net, _fused(config(model.net, method)), name, seed))
 
 
 def load(model: Model, method: Lora, name: str, folder: Path) -> Injected:
     """Put a saved adapter onto the network."""
-    return read(model.net, folder, name, _fused(PeftConfig.from_pretrained(str(folder))))
+    return _mixing(read(model.net, folder, name, _fused(PeftConfig.from_pretrained(str(folder)))))
+
+
+def _mixing(fit: Injected) -> Injected:
+    """Mark an adapter whose layers all take rows of several adapters in one batch."""
+    fit.mixes = all(isinstance(layer, Linear) and layer.mixes(fit.name) for layer in fit.layers())
+    return fit
 
 
 def _fused(settings: Any) -> Any:
@@ -36,6 +43,9 @@ class Linear(lora.Linear):  # type: ignore[misc]
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Give the adapted layer's output [..., out] of `x` [..., in]."""
+        route = current()
+        if route is not None:
+            return self._routed(x, route)
         parts = None if kwargs else self.adapted(x, with_dropout=True)
         if parts is None:
             result: Tensor = super().forward(x, *args, **kwargs)
@@ -51,6 +61,24 @@ class Linear(lora.Linear):  # type: ignore[misc]
             return None
         (name,) = self.active_adapters
         return Adapted(self.base_layer.weight, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name])
+
+    def mixes(self, name: str) -> bool:
+        """Tell whether rows asked of this adapter may share a batch with rows asked of others."""
+        return name not in self.lora_variant and not self.lora_bias.get(name, False)
+
+    def _routed(self, x: Tensor, route: Route) -> Tensor:
+        """Give the output of `x` [rows, tokens, in], each row or token with the update of its own adapter."""
+        weight = self.base_layer.weight
+        update = x.new_zeros(*x.shape[:-1], self.out_features)
+        for name, places in route.parts:
+            if name in self.lora_A:
+                inner = self.lora_A[name](x.index_select(route.dim, places)) * self.scaling[name]
+                update.index_copy_(route.dim, places, self.lora_B[name](inner))
+        if type(self.base_layer) is not torch.nn.Linear:
+            return update.add_(self.base_layer(x))
+        # As in `low_rank`: the update is added before the product is rounded.
+        output = update.view(-1, self.out_features).addmm_(x.reshape(-1, x.shape[-1]), weight.t()).view_as(update)
+        return output if self.base_layer.bias is None else output.add_(self.base_layer.bias)
 
     def _drops(self) -> bool:
         return bool(self.training and getattr(self.lora_dropout[self.active_adapters[0]], "p", 0.0))

@@ -27,6 +27,8 @@ COMMON = 5000  # vocabularies list frequent words first; the start is drawn from
 class SoftPrompt(Fit):
     """Virtual tokens with vectors of their own; rows that begin with their ids are asked of them, others are not."""
 
+    mixes = True
+
     def __init__(self, model: Model, name: str, table: nn.Module, config: PeftConfig) -> None:
         self.net, self.name, self.table, self.config = model.net, name, table.to(model.device), config
         tokens = config.num_virtual_tokens
@@ -37,7 +39,7 @@ class SoftPrompt(Fit):
         """Write PEFT's two files."""
         _write(folder, base, self.config, self.table())
 
-    def switch(self, strength: float) -> None:
+    def _set(self, strength: float) -> None:
         """Do nothing: a row's own ids say whether it is asked of this prompt."""
         whole_or_nothing(self.name, strength)
 
@@ -63,7 +65,7 @@ class KeysAndValues(Fit):
         layers = [torch.stack([one.key, one.value], 1) for one in self.prefixes]
         _write(folder, base, self.config, torch.stack(layers, 1).flatten(1))
 
-    def switch(self, strength: float) -> None:
+    def _set(self, strength: float) -> None:
         """Hang the keys and values into the attention layers, or take them out."""
         on = whole_or_nothing(self.name, strength)
         for layer, prefix in zip(virtual.attention_layers(self.net), self.prefixes, strict=True):

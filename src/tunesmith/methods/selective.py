@@ -39,7 +39,7 @@ class Overlay(Fit):
         save_file({weight: value.detach().contiguous() for weight, value in self.own.items()}, folder / WEIGHTS)
 
     @torch.no_grad()
-    def switch(self, strength: float) -> None:
+    def _set(self, strength: float) -> None:
         """Hang up the trained weights, the base's, or what lies between them."""
         for weight, slot in self.slots.items():
             for module, attribute in slot.places:

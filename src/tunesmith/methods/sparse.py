@@ -66,7 +66,7 @@ class Sparse(Fit):
         """Write places and trained values; they are put onto the base they were trained on, so that this is exact."""
         save_file({key: value.contiguous() for key, value in self._tensors(torch.int32).items()}, folder / WEIGHTS)
 
-    def switch(self, strength: float) -> None:
+    def _set(self, strength: float) -> None:
         """Write the trained entries into the base's weights, the base's, or what lies between them."""
         for path, entries in self.entries.items():
             layer: Any = self.net.get_submodule(path)

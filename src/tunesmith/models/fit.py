@@ -13,19 +13,27 @@ class Fit(ABC):
     """One adapter on one network, under a name of its own.
 
     `virtual` are the ids of its virtual tokens, which come before every prompt
-    that is asked of it. What it adds is trainable if it has been prepared for training.
+    that is asked of it. `strength` is what it is switched to; `mixes` says that rows asked of it may share a batch
+    with rows asked of others (`models/route.py`). What it adds is trainable if it has been prepared for training.
     """
 
     name: str
     virtual: tuple[int, ...] = ()
+    strength: float = 1.0
+    mixes: bool = False
 
     @abstractmethod
     def write(self, folder: Path, base: str) -> None:
         """Write its weights into `folder`, in PEFT's format where that has one; `base` names the model it sits on."""
 
-    @abstractmethod
     def switch(self, strength: float) -> None:
         """Scale its effect: 1 is what was trained, 0 leaves the base, bit for bit. Raises ModelError if it cannot."""
+        self._set(strength)
+        self.strength = strength
+
+    @abstractmethod
+    def _set(self, strength: float) -> None:
+        """Do what `switch` promises."""
 
     @abstractmethod
     def remove(self) -> None:
