@@ -12,7 +12,20 @@ from tunesmith.adapters import folder as adapters
 from tunesmith.data.encode import Encoded
 from tunesmith.errors import ConfigError, ModelError
 from tunesmith.inference.generate import generate
-from tunesmith.method import BitFit, Bottleneck, Full, Further, Ia3, Layers, Lora, Norms, Prefix, PromptTuning, PTuning
+from tunesmith.method import (
+    BitFit,
+    Bottleneck,
+    Full,
+    Further,
+    Ia3,
+    Layers,
+    Lora,
+    Norms,
+    Prefix,
+    PromptTuning,
+    PTuning,
+    Qlora,
+)
 from tunesmith.models.attention import PACKED, attending, can_pack
 from tunesmith.models.head import answer_logits
 from tunesmith.models.load import find, load, load_encoder
@@ -32,6 +45,8 @@ WAYS = {
     "pissa": Lora(rank=4, init="pissa"),
     "olora": Lora(rank=4, init="olora"),
     "lora+": Lora(rank=4, b_rate=8.0),
+    "qlora": Qlora(rank=4),
+    "qdora": Qlora(rank=4, quant="fp4", double_quant=False, dora=True, targets="attention"),
     "loha": Further(name="loha"),
     "lokr": Further(name="lokr"),
     "vera": Further(name="vera", options={"r": 16}, targets="mlp"),
@@ -46,8 +61,19 @@ WAYS = {
     "p_tuning": PTuning(tokens=6, hidden=32),
     "prefix": Prefix(tokens=6),
 }
-SHIFTED = {"full", "pissa", "olora"}  # begin by changing the base's weights, or have none
-VARIANTS = {"rslora", "dora", "pissa", "olora", "lora+", "lokr", "oft", "hra", "miss"}  # the same places as others
+SHIFTED = {"full", "pissa", "olora", "qlora", "qdora"}  # begin by changing the base's weights, or have none
+VARIANTS = {
+    "rslora",
+    "dora",
+    "qdora",
+    "pissa",
+    "olora",
+    "lora+",
+    "lokr",
+    "oft",
+    "hra",
+    "miss",
+}  # the same places as others
 CASES = [
     (way, kind)
     for way in WAYS

@@ -14,6 +14,7 @@ from tunesmith.methods.evidence import Evidence
 from tunesmith.methods.injected import Injected, inject, read, targets, task_type
 from tunesmith.models.fused import Adapted, low_rank
 from tunesmith.models.load import Model
+from tunesmith.models.quantize import frozen
 
 
 def prepare(model: Model, method: Lora, name: str, seed: int, evidence: Evidence) -> Injected:
@@ -47,28 +48,27 @@ class Linear(lora.Linear):  # type: ignore[misc]
 
     def adapted(self, x: Tensor, with_dropout: bool = False) -> Adapted | None:
         """Give base and update where nothing but the plain formula is asked of this layer for `x`."""
-        if not self._plain(x) or (self._drops() and not with_dropout):
+        base = self._base(x)
+        if base is None or (self._drops() and not with_dropout):
             return None
         (name,) = self.active_adapters
-        return Adapted(self.base_layer.weight, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name])
+        return base._replace(a=self.lora_A[name].weight, b=self.lora_B[name].weight, scale=self.scaling[name])
 
     def _drops(self) -> bool:
         return bool(self.training and getattr(self.lora_dropout[self.active_adapters[0]], "p", 0.0))
 
-    def _plain(self, x: Tensor) -> bool:
-        """Tell whether one ordinary, unmerged adapter in the input's dtype sits on a frozen linear layer."""
+    def _base(self, x: Tensor) -> Adapted | None:
+        """Give the frozen linear layer below, if one ordinary, unmerged adapter in the input's dtype sits on it."""
         active = self.active_adapters
-        return (
+        plain = (
             not (self.disable_adapters or self.merged)
             and len(active) == 1
             and active[0] in self.lora_A
             and active[0] not in self.lora_variant
             and not self.lora_bias.get(active[0], False)
-            and type(self.base_layer) is torch.nn.Linear
-            and not (self.base_layer._forward_hooks or self.base_layer._forward_pre_hooks)
-            and not self.base_layer.weight.requires_grad
-            and x.dtype == self.lora_A[active[0]].weight.dtype == self.base_layer.weight.dtype
+            and x.dtype == self.lora_A[active[0]].weight.dtype
         )
+        return frozen(self.base_layer, x.dtype) if plain else None
 
 
 def config(net: PreTrainedModel, method: Lora) -> LoraConfig:
