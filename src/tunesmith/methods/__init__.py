@@ -9,13 +9,16 @@ from typing import Any, NamedTuple, get_args
 
 import torch
 
+from tunesmith.models.quantize import packing_of  # first: peft, which others import, would import bitsandbytes aloud
+
+# isort: split
+
 from tunesmith.errors import ModelError
 from tunesmith.method import Further, Qlora
 from tunesmith.methods import bottleneck, full, further, lora, prompts, qlora, selective
 from tunesmith.methods.evidence import Evidence
 from tunesmith.models.fit import Fit
 from tunesmith.models.load import Model
-from tunesmith.models.quantize import packing_of
 from tunesmith.names import pick
 
 

@@ -12,7 +12,6 @@ from transformers import PreTrainedModel
 
 from tunesmith.errors import ModelError
 from tunesmith.models.fit import Fit, whole_or_nothing
-from tunesmith.models.quantize import library
 from tunesmith.names import suggest
 
 WEIGHTS = "adapter_model.safetensors"
@@ -82,7 +81,6 @@ def inject(net: PreTrainedModel, config: PeftConfig, name: str, seed: int = 0) -
     of every activation. Random starts depend on `seed` alone.
     """
     net.requires_grad_(False)
-    library()  # peft is about to import it
     device = net.device
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of several adapters on one network, which is what we want
