@@ -118,13 +118,14 @@ class Qlora(Lora):
 
     `quant` names the 16 values of a weight: `nf4`, the quantiles of a normal
     distribution, is the better for trained weights (section 4). `double_quant`
-    packs the blocks' magnitudes too, which saves another 0.37 bits per weight. `init` can
-    only be the default: the others start from a dense base. The rate is the
-    paper's 2e-4 for hidden size 4096 (appendix B).
+    packs the blocks' magnitudes too, which saves another 0.37 bits per weight. `init`
+    can only be the default and there is no `dora`: both read the dense base.
+    The rate is the paper's 2e-4 for hidden size 4096 (appendix B).
     """
 
     rate: ClassVar[float] = 3.5e-4
     name: Literal["qlora"] = "qlora"  # type: ignore[assignment]
+    dora: Literal[False] = False
     init: Literal["default"] = "default"
     quant: Literal["nf4", "fp4"] = "nf4"
     double_quant: bool = True

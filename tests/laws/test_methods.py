@@ -45,8 +45,8 @@ WAYS = {
     "pissa": Lora(rank=4, init="pissa"),
     "olora": Lora(rank=4, init="olora"),
     "lora+": Lora(rank=4, b_rate=8.0),
-    "qlora": Qlora(rank=4),
-    "qdora": Qlora(rank=4, quant="fp4", double_quant=False, dora=True, targets="attention"),
+    "qlora": Qlora(rank=4, alpha=16),
+    "qlora-fp4": Qlora(rank=4, quant="fp4", double_quant=False, targets="attention"),
     "loha": Further(name="loha"),
     "lokr": Further(name="lokr"),
     "vera": Further(name="vera", options={"r": 16}, targets="mlp"),
@@ -61,11 +61,11 @@ WAYS = {
     "p_tuning": PTuning(tokens=6, hidden=32),
     "prefix": Prefix(tokens=6),
 }
-SHIFTED = {"full", "pissa", "olora", "qlora", "qdora"}  # begin by changing the base's weights, or have none
+SHIFTED = {"full", "pissa", "olora", "qlora", "qlora-fp4"}  # begin by changing the base's weights, or have none
 VARIANTS = {
     "rslora",
     "dora",
-    "qdora",
+    "qlora-fp4",
     "pissa",
     "olora",
     "lora+",

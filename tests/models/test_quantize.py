@@ -318,8 +318,9 @@ def test_a_run_is_trained_saved_and_put_onto_its_own_base_alone(tiny, colours, t
 
 
 def test_what_cannot_be_done_is_refused_with_a_way_out(model, tmp_path, monkeypatch):
-    with pytest.raises(ConfigError, match="init"):
-        make_recipe({"method": {"name": "qlora", "init": "pissa"}})
+    for field, value in (("init", "pissa"), ("dora", True)):
+        with pytest.raises(ConfigError, match=field):
+            make_recipe({"method": {"name": "qlora", field: value}})
     loaded = model("chat")
     fit = methods.prepare(loaded, Qlora(rank=4), seed=0)
     fit.write(tmp_path, "base")
