@@ -37,7 +37,7 @@ METHODS = {
     ),
     "qlora": (
         "QLoRA",
-        "LoRA on a model whose linear layers are rounded to 4 bits, which takes a quarter of their memory, and stay so.",
+        "LoRA on a model whose linear layers are rounded to 4 bits, a quarter of the memory, and stay so.",
     ),
     "ia3": ("IA3", "Keys, values and the inside of the MLP are scaled by trained vectors; all else stays as it is."),
     "bitfit": ("BitFit", "Only the biases are trained."),
