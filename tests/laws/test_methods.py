@@ -27,6 +27,7 @@ from tunesmith.method import (
     Prefix,
     PromptTuning,
     PTuning,
+    Qlora,
     SparseMask,
 )
 from tunesmith.methods.evidence import Evidence
@@ -52,6 +53,8 @@ WAYS = {
     "pissa": Lora(rank=4, init="pissa"),
     "olora": Lora(rank=4, init="olora"),
     "lora+": Lora(rank=4, b_rate=8.0),
+    "qlora": Qlora(rank=4, alpha=16),
+    "qlora-fp4": Qlora(rank=4, quant="fp4", double_quant=False, targets="attention"),
     "loha": Further(name="loha"),
     "lokr": Further(name="lokr"),
     "vera": Further(name="vera", options={"r": 16}, targets="mlp"),
@@ -66,8 +69,19 @@ WAYS = {
     "p_tuning": PTuning(tokens=6, hidden=32),
     "prefix": Prefix(tokens=6),
 }
-SHIFTED = {"full", "pissa", "olora"}  # begin by changing the base's weights, or have none
-VARIANTS = {"rslora", "dora", "pissa", "olora", "lora+", "lokr", "oft", "hra", "miss"}  # the same places as others
+SHIFTED = {"full", "pissa", "olora", "qlora", "qlora-fp4"}  # begin by changing the base's weights, or have none
+VARIANTS = {
+    "rslora",
+    "dora",
+    "qlora-fp4",
+    "pissa",
+    "olora",
+    "lora+",
+    "lokr",
+    "oft",
+    "hra",
+    "miss",
+}  # the same places as others
 CASES = [
     (way, kind)
     for way in WAYS

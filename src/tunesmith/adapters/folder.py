@@ -79,7 +79,8 @@ def load_trained(adapter: Adapter, dtype: str | None = None) -> Model:
     """
     whole = isinstance(adapter.method, Full)
     place = find(str(adapter.folder) if whole else adapter.base)
-    model = load(place, load_encoder(place, adapter.prompting), dtype or adapter.dtype)
+    encoder = load_encoder(place, adapter.prompting)
+    model = load(place, encoder, dtype or adapter.dtype, methods.place_of_base(adapter.method))
     if whole:
         return model
     if model.sha256 != adapter.base_sha256:

@@ -7,8 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from tunesmith.method import Further
-from tunesmith.methods import bottleneck, full, further, lora, prompts, selective, sparse
+import torch
+
+from tunesmith.models.quantize import packing_of  # first: peft, which others import, would import bitsandbytes aloud
+
+# isort: split
+
+from tunesmith.errors import ModelError
+from tunesmith.method import Further, Qlora
+from tunesmith.methods import bottleneck, full, further, lora, prompts, qlora, selective, sparse
 from tunesmith.methods.evidence import Evidence
 from tunesmith.models.fit import Fit
 from tunesmith.models.load import Model
@@ -31,6 +38,7 @@ METHODS: dict[str, Family] = {
     "layers": _SELECTIVE,
     "sparse_mask": Family(sparse.prepare, sparse.load),
     "lora": Family(lora.prepare, lora.load),
+    "qlora": Family(qlora.prepare, qlora.load),
     **dict.fromkeys(get_args(Further.model_fields["name"].annotation), _FURTHER),
     "ia3": _FURTHER,
     "prompt_tuning": Family(prompts.prepare_words, prompts.load_words),
@@ -48,12 +56,25 @@ def prepare(model: Model, method: Any, seed: int, evidence: Evidence | None = No
     nothing for the method to train.
     """
     family = pick(METHODS, method.name, "method")
+    _refuse_packed(model, method)
     model.fits[TRAINED] = family.prepare(model, method, TRAINED, seed, evidence or Evidence())
     return model.fits[TRAINED]
 
 
+def place_of_base(method: Any) -> torch.device | None:
+    """Name the device that the base is loaded onto: where `method` packs it, the processor, which has room for it."""
+    return torch.device("cpu") if isinstance(method, Qlora) else None
+
+
 def load(model: Model, method: Any, folder: Path, name: str = TRAINED) -> Fit:
     """Put what `method` has saved in `folder` onto `model` under `name`, switched on and frozen. Raises ModelError."""
+    _refuse_packed(model, method)
     model.fits[name] = pick(METHODS, method.name, "method").load(model, method, name, folder)
     model.net.requires_grad_(False)
     return model.fits[name]
+
+
+def _refuse_packed(model: Model, method: Any) -> None:
+    """Refuse a base in 4 bits to methods that train, or were trained on, dense weights."""
+    if packing_of(model.net) and not isinstance(method, Qlora):
+        raise ModelError(f"{method.name}: the base is in 4 bits", fix="load the model again, or -s method.name=qlora")

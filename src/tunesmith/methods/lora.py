@@ -14,6 +14,7 @@ from tunesmith.methods.evidence import Evidence
 from tunesmith.methods.injected import Injected, inject, read, targets, task_type
 from tunesmith.models.fused import Adapted, low_rank
 from tunesmith.models.load import Model
+from tunesmith.models.quantize import frozen
 from tunesmith.models.route import Route, current
 
 
@@ -57,10 +58,11 @@ class Linear(lora.Linear):  # type: ignore[misc]
 
     def adapted(self, x: Tensor, with_dropout: bool = False) -> Adapted | None:
         """Give base and update where nothing but the plain formula is asked of this layer for `x`."""
-        if not self._plain(x) or (self._drops() and not with_dropout):
+        base = self._base(x)
+        if base is None or (self._drops() and not with_dropout):
             return None
         (name,) = self.active_adapters
-        return Adapted(self.base_layer.weight, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name])
+        return base._replace(a=self.lora_A[name].weight, b=self.lora_B[name].weight, scale=self.scaling[name])
 
     def mixes(self, name: str) -> bool:
         """Tell whether rows asked of this adapter may share a batch with rows asked of others."""
@@ -68,35 +70,34 @@ class Linear(lora.Linear):  # type: ignore[misc]
 
     def _routed(self, x: Tensor, route: Route) -> Tensor:
         """Give the output of `x` [rows, tokens, in], each row or token with the update of its own adapter."""
-        weight = self.base_layer.weight
         update = x.new_zeros(*x.shape[:-1], self.out_features)
         for name, places in route.parts:
             if name in self.lora_A:
                 inner = self.lora_A[name](x.index_select(route.dim, places)) * self.scaling[name]
                 update.index_copy_(route.dim, places, self.lora_B[name](inner))
-        if type(self.base_layer) is not torch.nn.Linear:
+        base = frozen(self.base_layer, x.dtype)
+        if base is None:
             return update.add_(self.base_layer(x))
         # As in `low_rank`: the update is added before the product is rounded.
+        weight = base.dense(base.weight)
         output = update.view(-1, self.out_features).addmm_(x.reshape(-1, x.shape[-1]), weight.t()).view_as(update)
         return output if self.base_layer.bias is None else output.add_(self.base_layer.bias)
 
     def _drops(self) -> bool:
         return bool(self.training and getattr(self.lora_dropout[self.active_adapters[0]], "p", 0.0))
 
-    def _plain(self, x: Tensor) -> bool:
-        """Tell whether one ordinary, unmerged adapter in the input's dtype sits on a frozen linear layer."""
+    def _base(self, x: Tensor) -> Adapted | None:
+        """Give the frozen linear layer below, if one ordinary, unmerged adapter in the input's dtype sits on it."""
         active = self.active_adapters
-        return (
+        plain = (
             not (self.disable_adapters or self.merged)
             and len(active) == 1
             and active[0] in self.lora_A
             and active[0] not in self.lora_variant
             and not self.lora_bias.get(active[0], False)
-            and type(self.base_layer) is torch.nn.Linear
-            and not (self.base_layer._forward_hooks or self.base_layer._forward_pre_hooks)
-            and not self.base_layer.weight.requires_grad
-            and x.dtype == self.lora_A[active[0]].weight.dtype == self.base_layer.weight.dtype
+            and x.dtype == self.lora_A[active[0]].weight.dtype
         )
+        return frozen(self.base_layer, x.dtype) if plain else None
 
 
 def config(net: PreTrainedModel, method: Lora) -> LoraConfig:

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from tunesmith.data.pack import Layout
 from tunesmith.models.attention import attend
 from tunesmith.models.fused import Adapted, gated, low_rank, rms_norm, rotate
+from tunesmith.models.quantize import frozen
 from tunesmith.models.virtual import with_prefix
 
 # Families whose block is x + attention(norm(x)), then x + mlp(norm(x)), with RMS norms, RoPE and SwiGLU.
@@ -80,11 +81,9 @@ def _together(x: Tensor, *layers: Any) -> list[Tensor]:
 
 
 def _adapted(layer: Any, x: Tensor) -> Adapted | None:
-    if _hooked(layer):
-        return None
-    if type(layer) is nn.Linear:
-        return None if layer.weight.requires_grad or layer.weight.dtype != x.dtype else Adapted(layer.weight)
-    found: Adapted | None = layer.adapted(x) if hasattr(layer, "adapted") else None
+    if not hasattr(layer, "adapted"):
+        return frozen(layer, x.dtype)
+    found: Adapted | None = None if _hooked(layer) else layer.adapted(x)
     return found
 
 

@@ -6,7 +6,7 @@ functions give the same numbers as the chains they replace (`tests/models/
 test_fused.py`), round once at the end, and keep what the backward needs.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -38,13 +38,22 @@ def gated(gate: Tensor, up: Tensor) -> Tensor:
     return result
 
 
+def _as_it_is(weight: Tensor) -> Tensor:
+    return weight
+
+
 class Adapted(NamedTuple):
-    """A frozen linear layer, `weight` [out, in], with its low-rank update, if any: `a` [rank, in], `b` [out, rank]."""
+    """A frozen linear layer, `weight` [out, in], with its low-rank update, if any: `a` [rank, in], `b` [out, rank].
+
+    `dense` makes [out, in] of a weight that is kept in another form; what it
+    makes is not kept, but made again for the backward pass.
+    """
 
     weight: Tensor
     a: Tensor | None = None
     b: Tensor | None = None
     scale: float = 1.0
+    dense: Callable[[Tensor], Tensor] = _as_it_is
 
 
 def low_rank(x: Tensor, layers: Sequence[Adapted], noise: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -56,7 +65,7 @@ def low_rank(x: Tensor, layers: Sequence[Adapted], noise: Tensor | None = None) 
     share an input read it together, and add their gradients to one.
     """
     tensors = [tensor for layer in layers for tensor in layer[:3]]
-    result: tuple[Tensor, ...] = _LowRank.apply(x, noise, [layer.scale for layer in layers], *tensors)  # type: ignore[no-untyped-call]
+    result: tuple[Tensor, ...] = _LowRank.apply(x, noise, [layer[3:] for layer in layers], *tensors)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -156,16 +165,16 @@ def _gate_back(gradient: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tens
 class _LowRank(Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, noise: Tensor | None, scales: list[float], *tensors: Tensor | None
+        ctx: Any, x: Tensor, noise: Tensor | None, settings: list[tuple[Any, ...]], *tensors: Tensor | None
     ) -> tuple[Tensor, ...]:
-        layers = [Adapted(*parts) for parts in _by_layer(tensors, scales)]
+        layers = _by_layer(tensors, settings)
         flat = x.reshape(-1, x.shape[-1])
         seen = flat if noise is None else flat * noise.view_as(flat)
         every = [layer.a for layer in layers if layer.a is not None]
         inner = iter(torch.split(torch.mm(seen, _stacked(every).t()), [len(a) for a in every], 1) if every else ())
         inners = [None if layer.a is None else next(inner) * layer.scale for layer in layers]
         ctx.save_for_backward(flat, noise, *tensors, *inners)
-        ctx.scales = scales
+        ctx.settings = settings
         outputs = (_product(flat, layer, inner) for layer, inner in zip(layers, inners, strict=True))
         return tuple(output.view(*x.shape[:-1], -1) for output in outputs)
 
@@ -173,7 +182,7 @@ class _LowRank(Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, noise, *tensors = ctx.saved_tensors
         tensors, inners = tensors[: 3 * len(gradients)], tensors[3 * len(gradients) :]
-        layers = [Adapted(*parts) for parts in _by_layer(tensors, ctx.scales)]
+        layers = _by_layer(tensors, ctx.settings)
         outer = [gradient.reshape(-1, gradient.shape[-1]) for gradient in gradients]
         updates = [
             (i, layer.a, layer.b) for i, layer in enumerate(layers) if layer.a is not None and layer.b is not None
@@ -191,12 +200,14 @@ class _LowRank(Function):
                 of_x = of_x if noise is None else of_x.mul_(noise.view_as(of_x))
         if ctx.needs_input_grad[0]:
             for gradient, layer in zip(outer, layers, strict=True):
-                of_x = torch.mm(gradient, layer.weight) if of_x is None else of_x.addmm_(gradient, layer.weight)
+                weight = layer.dense(layer.weight)
+                of_x = torch.mm(gradient, weight) if of_x is None else of_x.addmm_(gradient, weight)
         return of_x if of_x is None else of_x.view(*gradients[0].shape[:-1], -1), None, None, *of_tensors
 
 
-def _by_layer(tensors: Sequence[Tensor | None], scales: Sequence[float]) -> Iterable[tuple[Any, ...]]:
-    return zip(tensors[::3], tensors[1::3], tensors[2::3], scales, strict=True)
+def _by_layer(tensors: Sequence[Any], settings: Sequence[tuple[Any, ...]]) -> list[Adapted]:
+    parts = zip(tensors[::3], tensors[1::3], tensors[2::3], settings, strict=True)
+    return [Adapted(weight, a, b, *more) for weight, a, b, more in parts]
 
 
 def _stacked(parts: Sequence[Tensor]) -> Tensor:
@@ -204,9 +215,10 @@ def _stacked(parts: Sequence[Tensor]) -> Tensor:
 
 
 def _product(x: Tensor, layer: Adapted, inner: Tensor | None) -> Tensor:
+    weight = layer.dense(layer.weight)
     if inner is None or layer.b is None:
-        return torch.mm(x, layer.weight.t())
-    return torch.mm(inner, layer.b.t()).addmm_(x, layer.weight.t())
+        return torch.mm(x, weight.t())
+    return torch.mm(inner, layer.b.t()).addmm_(x, weight.t())
 
 
 class _CrossEntropy(Function):

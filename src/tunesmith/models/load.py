@@ -24,6 +24,7 @@ from tunesmith.errors import ModelError
 from tunesmith.models import device
 from tunesmith.models.embedded import HUB_IDS, embedded_folder, sha256_file
 from tunesmith.models.fit import Fit
+from tunesmith.models.quantize import weights_in
 from tunesmith.names import suggest
 
 
@@ -71,7 +72,7 @@ class Model:
 
     def parameters(self, trainable: bool = False) -> int:
         """Count the weights, tied ones once; only those that learn if `trainable`."""
-        return sum(p.numel() for p in self.net.parameters() if p.requires_grad or not trainable)
+        return sum(weights_in(p) for p in self.net.parameters() if p.requires_grad or not trainable)
 
 
 def find(name: str) -> Place:
@@ -114,15 +115,15 @@ def load_encoder(place: Place, prompting: str = "auto") -> Encoder:
     return Encoder(tokenizer, kind, chat, _stops(place, tokenizer))
 
 
-def load(place: Place, encoder: Encoder, dtype: str = "auto") -> Model:
-    """Load the weights, onto the GPU if there is one. Raises ModelError."""
+def load(place: Place, encoder: Encoder, dtype: str = "auto", onto: torch.device | None = None) -> Model:
+    """Load the weights, onto the GPU if there is one; `onto` names another place. Raises ModelError."""
     chosen = device.choose_dtype(dtype)
     if place.gguf:
         net, _ = read_gguf(Path(place.source) / place.gguf, chosen.torch)
     else:
         auto = AutoModelForSeq2SeqLM if encoder.kind == "encoder-decoder" else AutoModelForCausalLM
         net = _from_pretrained(auto, place, dtype=chosen.torch)
-    net.to(device.current()).eval()
+    net.to(onto or device.current()).eval()
     return Model(place.name, net, encoder, encoder.kind, _sha256(place, net), chosen)
 
 

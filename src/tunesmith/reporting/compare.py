@@ -12,6 +12,7 @@ from tunesmith.runs.run import Run
 METHOD_TITLES = {
     "full": "full fine-tuning",
     "lora": "LoRA",
+    "qlora": "QLoRA",
     "ia3": "IA3",
     "bitfit": "BitFit",
     "norms": "norms",

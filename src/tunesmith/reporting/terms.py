@@ -35,6 +35,10 @@ METHODS = {
         "Low-rank adapters: the model's own weights stay as they are, and small added matrices are trained. "
         "The rank sets their size, alpha how strongly they count, the targets where they are added.",
     ),
+    "qlora": (
+        "QLoRA",
+        "LoRA on a model whose linear layers are rounded to 4 bits, a quarter of the memory, and stay so.",
+    ),
     "ia3": ("IA3", "Keys, values and the inside of the MLP are scaled by trained vectors; all else stays as it is."),
     "bitfit": ("BitFit", "Only the biases are trained."),
     "norms": ("Norms", "Only the scales of the normalisation layers are trained."),

@@ -55,7 +55,7 @@ def train(
     place = find(recipe.model)
     encoder = training_encoder(place, recipe)
     prepared = prepare_rows(task, recipe, encoder)
-    model = load(place, encoder, recipe.dtype)
+    model = load(place, encoder, recipe.dtype, methods.place_of_base(recipe.method))
     check_context(model, recipe)
     recipe = recipe.resolved(model.width)
     asked = {"verb": "train", **recipe.model_dump(mode="json")}
