@@ -30,6 +30,7 @@ from tunesmith.method import (
     Qlora,
     SparseMask,
 )
+from tunesmith.methods import encoder_prefix
 from tunesmith.methods.evidence import Evidence
 from tunesmith.methods.sparse import Sparse, best, best_of_all
 from tunesmith.models.attention import PACKED, attending, can_pack
@@ -82,12 +83,7 @@ VARIANTS = {
     "hra",
     "miss",
 }  # the same places as others
-CASES = [
-    (way, kind)
-    for way in WAYS
-    for kind in ("chat", "t5", "neox")
-    if (way, kind) != ("prefix", "t5") and (kind == "chat" or way not in VARIANTS)
-]
+CASES = [(way, kind) for way in WAYS for kind in ("chat", "t5", "neox") if (kind == "chat" or way not in VARIANTS)]
 each_case = pytest.mark.parametrize(("way", "kind"), CASES, ids=lambda value: value)
 
 
@@ -311,6 +307,17 @@ def test_a_prefix_that_has_not_learned_is_its_text_before_the_prompt(model, kind
         torch.testing.assert_close(logits(fresh, fit.virtual), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_the_keys_and_values_of_words_as_a_prefix_of_the_encoder_are_those_words(model):
+    loaded = model("t5")
+    text = tuple(loaded.encoder.tokenizer("Say the colour of the boxes").input_ids[:4])
+    expected = logits(loaded, text)
+    row = plain_batch(loaded, Encoded("x", (*text, 5, 6, 7, 8), (9, 10, 1)))
+    with torch.no_grad(), encoder_prefix.recorded(loaded.net) as states:
+        loaded.net(**row.inputs)
+    fit = encoder_prefix.EncoderPrefix(loaded, "words", {path: state[: len(text)] for path, state in states.items()})
+    torch.testing.assert_close(logits(loaded, fit.virtual), expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("way", ["prompt_tuning", "prefix", "p_tuning"])
 @pytest.mark.parametrize("kind", ["chat", "neox"])
 def test_answers_come_from_the_virtual_tokens_too(model, kind, way):
@@ -382,6 +389,29 @@ def test_of_two_adapters_of_peft_switching_one_off_leaves_the_other_on(model, tm
     assert torch.equal(logits(loaded), logits(model("chat")))
 
 
+@pytest.mark.parametrize("order", [("lora", "norms", "soft"), ("soft", "norms", "lora"), ("norms", "lora", "soft")])
+def test_adapters_of_different_kinds_are_on_together_and_come_off_in_any_order(model, tmp_path, order):
+    loaded = model("chat")
+    before = logits(loaded)
+    ways = {"lora": WAYS["lora"], "norms": WAYS["norms"], "soft": WAYS["prompt_tuning"]}
+    fits = {}
+    for way, method in ways.items():
+        fresh = model("chat")
+        trained(fresh, "prompt_tuning" if way == "soft" else way, 3)
+        saved = adapters.save(fresh, Recipe(model=fresh.name, method=method, dtype="float32"), tmp_path / way)
+        fits[way] = methods.load(loaded, saved.method, saved.folder, way)
+    together = logits(loaded, fits["soft"].virtual)
+    for way, fit in fits.items():
+        if way != "soft":  # virtual tokens are on where a row has them
+            fit.switch(0.0)
+            assert not torch.equal(logits(loaded, fits["soft"].virtual), together)
+            fit.switch(1.0)
+    assert torch.equal(logits(loaded, fits["soft"].virtual), together)
+    for way in order:
+        fits[way].remove()
+    assert torch.equal(logits(loaded), before)
+
+
 @pytest.mark.parametrize("way", ["lora", "norms", "layers", "pfeiffer"])
 def test_half_the_strength_lies_between(model, way):
     loaded = model("chat")
@@ -399,8 +429,10 @@ def test_what_cannot_be_done_is_refused_with_a_way_out(model):
     with pytest.raises(ModelError, match="has no biases") as none:
         methods.prepare(model("chat"), BitFit(), seed=0)
     assert "without=norms" in none.value.fix
+    windowed = model("chat")
+    windowed.net.config.sliding_window = 8
     with pytest.raises(ModelError, match="takes no keys from outside"):
-        methods.prepare(model("t5"), Prefix(), seed=0)
+        methods.prepare(windowed, Prefix(), seed=0)
     with pytest.raises(ModelError, match="names no choices"):
         methods.prepare(model("chat"), PromptTuning(init="labels"), seed=0)
     with pytest.raises(ConfigError, match="has no field 'rank'"):

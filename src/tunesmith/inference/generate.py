@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
 from tunesmith.errors import FitError
@@ -97,9 +98,13 @@ def _unpadded(model: Model, prompts: Sequence[tuple[int, ...]], new: int, names:
 
 @torch.no_grad()
 def _padded(model: Model, prompts: Sequence[tuple[int, ...]], new: int, names: Names) -> list[Generated]:
-    """Generate for one batch through transformers, padded on the left so that all prompts end together."""
+    """Generate for one batch through transformers.
+
+    A decoder's prompts are padded on the left, so that all end together; an encoder's on the right, so that all begin
+    together, as a prefix and the training have it.
+    """
     stops = list(model.encoder.stops)
-    ids, mask = _left_padded(prompts, stops[0])
+    ids, mask = _stacked(prompts, stops[0], left=model.kind == "decoder")
     config = GenerationConfig(max_new_tokens=new, do_sample=False, eos_token_id=stops, pad_token_id=stops[0])
     if model.kind == "encoder-decoder":
         config.decoder_start_token_id = model.net.config.decoder_start_token_id
@@ -112,10 +117,10 @@ def _padded(model: Model, prompts: Sequence[tuple[int, ...]], new: int, names: N
     return [_until_stop(row, stops) for row in out[:, start:].tolist()]
 
 
-def _left_padded(prompts: Sequence[tuple[int, ...]], pad: int) -> tuple[Tensor, Tensor]:
-    longest = max(len(prompt) for prompt in prompts)
-    ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
-    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+def _stacked(prompts: Sequence[tuple[int, ...]], pad: int, left: bool) -> tuple[Tensor, Tensor]:
+    side = "left" if left else "right"
+    ids = pad_sequence([torch.tensor(prompt) for prompt in prompts], True, pad, side)
+    mask = pad_sequence([torch.ones(len(prompt), dtype=torch.long) for prompt in prompts], True, 0, side)
     return ids, mask
 
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from tunesmith.errors import ModelError
 from tunesmith.method import Prefix as PrefixTuning
 from tunesmith.method import PromptTuning, PTuning
+from tunesmith.methods import encoder_prefix
 from tunesmith.methods.evidence import Evidence
 from tunesmith.methods.injected import WEIGHTS, task_type
 from tunesmith.models import virtual
@@ -97,11 +98,13 @@ def prepare_network(model: Model, method: PTuning, name: str, seed: int, evidenc
     return SoftPrompt(model, name, table.to(model.dtype.torch), config)
 
 
-def prepare_prefix(model: Model, method: PrefixTuning, name: str, seed: int, evidence: Evidence) -> KeysAndValues:
+def prepare_prefix(model: Model, method: PrefixTuning, name: str, seed: int, evidence: Evidence) -> Fit:
     """Freeze the network and put trainable keys and values before those of every layer.
 
-    Raises ModelError where attention is not ours to add to: sliding windows, and T5.
+    Raises ModelError where attention is not ours to add to, as with sliding windows.
     """
+    if model.kind == "encoder-decoder":
+        return encoder_prefix.prepare(model, method, name, _ids_of(model, method.text, method.tokens))
     _check_prefix(model)
     model.net.requires_grad_(False)
     ids = torch.tensor([_ids_of(model, method.text, method.tokens)], device=model.device)
@@ -121,8 +124,10 @@ def load_words(model: Model, method: PromptTuning | PTuning, name: str, folder: 
     return SoftPrompt(model, name, table, config)
 
 
-def load_prefix(model: Model, method: PrefixTuning, name: str, folder: Path) -> KeysAndValues:
+def load_prefix(model: Model, method: PrefixTuning, name: str, folder: Path) -> Fit:
     """Put saved keys and values before the network's own."""
+    if model.kind == "encoder-decoder":
+        return encoder_prefix.load(model, name, folder)
     _check_prefix(model)
     saved, config = _read(folder)
     layers = len(virtual.attention_layers(model.net))
