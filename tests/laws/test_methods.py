@@ -32,6 +32,7 @@ from tunesmith.method import (
 )
 from tunesmith.methods import encoder_prefix
 from tunesmith.methods.evidence import Evidence
+from tunesmith.methods.prompts import nearest_words
 from tunesmith.methods.sparse import Sparse, best, best_of_all
 from tunesmith.models.attention import PACKED, attending, can_pack
 from tunesmith.models.head import answer_logits
@@ -333,6 +334,18 @@ def test_answers_come_from_the_virtual_tokens_too(model, kind, way):
             with torch.no_grad(), packing(loaded):
                 said.append(int(answer_logits(loaded.net, batch.inputs, batch.keep)[0].argmax()))
         assert tuple(said) == answer.ids
+
+
+def test_virtual_tokens_that_have_not_learned_are_nearest_to_the_words_they_began_as(model):
+    loaded = model("chat")
+    method = PromptTuning(tokens=5, text="Say the colour of the boxes, and nothing else")
+    fit = methods.prepare(loaded, method, seed=0)
+    ids = loaded.encoder.tokenizer(method.text, add_special_tokens=False).input_ids[:5]
+    found = nearest_words(loaded, fit)
+    assert [token.words[0] for token in found] == [loaded.encoder.tokenizer.decode([i]) for i in ids]
+    assert all(token.cosines[0] == pytest.approx(1) and token.cosines[1] < 0.9 for token in found)
+    assert all(len(token.words) == 3 and list(token.cosines) == sorted(token.cosines)[::-1] for token in found)
+    assert nearest_words(loaded, methods.prepare(model("chat"), Norms(), seed=0)) == []
 
 
 def test_soft_prompts_share_a_batch_with_others_and_with_none(model, tmp_path):

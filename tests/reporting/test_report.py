@@ -11,6 +11,7 @@ from tunesmith.data.ledger import Ledger
 from tunesmith.errors import RunError
 from tunesmith.reporting.compare import compare
 from tunesmith.reporting.report import render, write_report
+from tunesmith.runs.records import VirtualToken
 from tunesmith.runs.run import Run
 
 
@@ -161,3 +162,14 @@ def test_the_words_explained_are_those_of_the_page(tmp_path):
     assert "Low-rank adapters" in said
     assert "Every weight of the model" not in said
     assert "approximate randomisation" not in said
+
+
+def test_what_virtual_tokens_resemble_is_told_with_white_space_that_can_be_seen(tmp_path):
+    soft = trained(tmp_path / "soft", method="prompt_tuning")
+    near = [VirtualToken(words=(" do", "\n", " "), cosines=(0.91, 0.5, 0.25))]
+    soft.write_lines("virtual_tokens.jsonl", near)
+    assert soft.virtual_tokens() == near
+    page = render([soft])
+    assert "What the virtual tokens resemble" in headings(page)
+    assert "do 0.910 \N{RETURN SYMBOL} 0.500 \N{OPEN BOX} 0.250" in text(page)
+    assert "What the virtual tokens resemble" not in headings(render([trained(tmp_path / "lora")]))

@@ -20,6 +20,7 @@ from tunesmith.models.attention import can_pack
 from tunesmith.models.fit import Fit, whole_or_nothing
 from tunesmith.models.load import Model
 from tunesmith.models.virtual import Prefix, Table
+from tunesmith.runs.records import VirtualToken
 
 SAVED = "prompt_embeddings"  # PEFT's name for all of them
 COMMON = 5000  # vocabularies list frequent words first; the start is drawn from these (Lester et al. 2021, section 3.2)
@@ -161,6 +162,28 @@ class _Made(nn.Module):
         """Give the vectors [tokens, width]."""
         found: Tensor = self.network(self.places)[0]
         return found * (self.scale / self.usual)
+
+
+@torch.no_grad()
+def nearest_words(model: Model, fit: Fit, n: int = 3) -> list[VirtualToken]:
+    """Give the `n` words whose vectors each virtual token of a soft prompt is nearest to, by cosine.
+
+    Only a hint: what a token does in its place need not be what the word means
+    (Khashabi et al. 2022, arXiv:2112.08348). Empty for fits that have no such vectors.
+    """
+    if not isinstance(fit, SoftPrompt):
+        return []
+    words: Any = model.net.get_input_embeddings()
+    learned = nn.functional.normalize(fit.table().float(), dim=1)
+    pieces = words.weight.float().split(8192)  # the whole vocabulary in fp32 can be gigabytes
+    cosines = torch.cat([learned @ nn.functional.normalize(piece, dim=1).t() for piece in pieces], 1)
+    best = cosines.topk(min(n, cosines.shape[1]))
+    decode: Any = model.encoder.tokenizer.decode
+    said = [[str(decode([token])) for token in row] for row in best.indices.tolist()]
+    return [
+        VirtualToken(words=tuple(row), cosines=tuple(round(one, 4) for one in found))
+        for row, found in zip(said, best.values.tolist(), strict=True)
+    ]
 
 
 def _start(model: Model, method: PromptTuning, seed: int, labels: tuple[str, ...]) -> list[int]:

@@ -23,6 +23,7 @@ from tunesmith.reporting.gather import gather, summary
 from tunesmith.reporting.ladders import ladders
 from tunesmith.reporting.terms import terms
 from tunesmith.reporting.warnings import warnings
+from tunesmith.runs.records import VirtualToken
 from tunesmith.runs.run import Run
 
 
@@ -38,6 +39,7 @@ class Training:
     curve: tuple[str, str] | None
     window: int
     validated: bool
+    virtual_tokens: Sequence[VirtualToken]
 
 
 def render(runs: Sequence[Run]) -> str:
@@ -84,7 +86,8 @@ def _training(name: str, run: Run) -> Training:
     losses, validated = _losses(run)
     window = len(losses) // 10 | 1  # odd, so that the mean is centred on a step
     curve = charts.both(partial(charts.loss, losses, validated, window)) if losses else None
-    return Training(name, asked, _options(asked), facts.data_rows(run), run.ledger(), curve, window, bool(validated))
+    told = (_options(asked), facts.data_rows(run), run.ledger())
+    return Training(name, asked, *told, curve, window, bool(validated), run.virtual_tokens())
 
 
 def _losses(run: Run) -> tuple[list[charts.Place], list[charts.Place]]:
@@ -109,6 +112,14 @@ def _said(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _visible(word: str) -> str:
+    """Write a word of the vocabulary so that white space can be seen."""
+    return (
+        word.strip(" ").replace("\n", "\N{RETURN SYMBOL}").replace("\t", "\N{RIGHTWARDS ARROW TO BAR}")
+        or "\N{OPEN BOX}"
+    )
+
+
 def _page() -> jinja2.Template:
     """Load the template; whatever a run holds is escaped, and a name it lacks is an error rather than a blank."""
     folder = jinja2.PackageLoader("tunesmith.reporting", "")
@@ -127,5 +138,6 @@ def _page() -> jinja2.Template:
         "size": numbers.size,
         "time": numbers.duration,
         "said": _said,
+        "visible": _visible,
     }
     return page.get_template("report.html.jinja")

@@ -73,6 +73,13 @@ class Score(Record):
     signature: str
 
 
+class VirtualToken(Record):
+    """What one trained virtual token is nearest to: words of the vocabulary, with the cosines of their vectors."""
+
+    words: tuple[str, ...]
+    cosines: tuple[float, ...]
+
+
 class Summary(Record):
     """What a run took and made; fields that a verb has no number for stay None.
 

@@ -18,7 +18,7 @@ from tunesmith.config import Record
 from tunesmith.data.ledger import Ledger
 from tunesmith.errors import FitError, RunError
 from tunesmith.runs import lock
-from tunesmith.runs.records import Answer, Score, Step, Summary, Trouble
+from tunesmith.runs.records import Answer, Score, Step, Summary, Trouble, VirtualToken
 
 R = TypeVar("R", bound=Record)
 LOGS: dict[type[Record], str] = {Step: "steps.jsonl", Trouble: "troubles.jsonl"}
@@ -142,6 +142,10 @@ class Run:
     def scores(self) -> list[Score]:
         """Give the scores; empty if the run evaluated nothing."""
         return list(self._lines("scores.jsonl", Score))
+
+    def virtual_tokens(self) -> list[VirtualToken]:
+        """Give what the trained virtual tokens are nearest to, in order; empty if the run trained none."""
+        return list(self._lines("virtual_tokens.jsonl", VirtualToken))
 
     def answers(self, task: str) -> list[Answer]:
         """Give the answers to one task, in the order of the split."""

@@ -13,6 +13,7 @@ from tunesmith.data.task import Task, load_task
 from tunesmith.errors import FitError, RunError
 from tunesmith.method import Full
 from tunesmith.methods.evidence import Evidence
+from tunesmith.methods.prompts import nearest_words
 from tunesmith.models import device, head
 from tunesmith.models.load import Model, find, load
 from tunesmith.models.provenance import provenance
@@ -136,6 +137,8 @@ def _learn(model: Model, prepared: Prepared, learning: Learning, recipe: Recipe,
     if not log:
         raise RunError("no step could be taken", fix="look at the rows named in troubles.jsonl")
     adapter = adapters.save(model, recipe, run.folder / "checkpoints")
+    if near := nearest_words(model, learning.fit):
+        run.write_lines("virtual_tokens.jsonl", near)
     facts = _summary(model, log, begun)
     finished = wish.by is None or log[-1].step == plan.steps
     return facts.model_copy(
