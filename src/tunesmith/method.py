@@ -11,6 +11,18 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from tunesmith.config import Record
 
+# The names that decoder and T5 families give to the same two groups of layers.
+GROUPS = {
+    "attention": (
+        *("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "c_attn", "query_key_value", "dense"),
+        *("q", "k", "v", "o"),
+    ),
+    "mlp": (
+        *("gate_proj", "up_proj", "down_proj", "gate_up_proj", "fc1", "fc2", "c_fc", "wi", "wi_0", "wi_1", "wo"),
+        *("dense_h_to_4h", "dense_4h_to_h"),
+    ),
+}
+
 
 def rate_by_width(rate: float, width: int) -> float:
     """Scale a learning rate that suits hidden size 2000 to another one.

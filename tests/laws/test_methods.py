@@ -42,7 +42,7 @@ from tunesmith.training import loop
 from tunesmith.training.loop import Past, Plan, make_batch, steps
 from tunesmith.training.optimizer import MasterAdamW
 
-H, KV, FF, V, L = 48, 24, 96, 512, 2  # of the tiny Llama: width, keys, inside of the MLP, words at most, blocks
+H = 48  # the hidden size of all tiny models
 WAYS = {
     "full": Full(),
     "bitfit": BitFit(without="add"),
@@ -236,26 +236,6 @@ def test_checkpointing_changes_nothing(model, way, kind):
     assert again[0] == pytest.approx(plain[0], rel=1e-6)
     for name, grad in plain[1].items():
         assert close(again[1][name], grad), name
-
-
-@pytest.mark.parametrize(
-    ("way", "expected"),
-    [
-        ("norms", (2 * L + 1) * H),
-        ("layers", 2 * H * H + 2 * H * KV + 3 * H * FF + 2 * H),
-        ("lora", L * 4 * (2 * (H + H) + 2 * (H + KV) + 3 * (H + FF))),
-        ("ia3", L * (KV + KV + FF)),
-        ("pfeiffer", L * (2 * 8 * H + 8 + H)),
-        ("houlsby", 2 * L * (2 * 8 * H + 8 + H)),
-        ("prompt_tuning", 6 * H),
-        ("prefix", 6 * 2 * L * KV),
-        ("bitfit", L * (H + 2 * KV + H + 2 * FF + H)),
-    ],
-)
-def test_as_many_weights_learn_as_the_formula_says(model, way, expected):
-    loaded = model("chat")
-    prepared(loaded, way)
-    assert loaded.parameters(trainable=True) == expected
 
 
 def test_a_weight_of_512_by_64_and_its_lora_of_rank_8():

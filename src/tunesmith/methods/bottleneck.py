@@ -18,7 +18,10 @@ from tunesmith.models.load import Model
 WEIGHTS = "weights.safetensors"
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 # The layers whose output goes back into the residual stream, and the MLPs, by the names that families give them.
-AFTER_ATTENTION = ("self_attn.o_proj", "SelfAttention.o", "attention.dense", "attn.c_proj", "self_attn.out_proj")
+AFTER_ATTENTION = (
+    *("self_attn.o_proj", "SelfAttention.o", "EncDecAttention.o"),
+    *("attention.dense", "attn.c_proj", "self_attn.out_proj"),
+)
 AFTER_MLP = ("mlp.down_proj", "DenseReluDense.wo", "mlp.dense_4h_to_h", "mlp.c_proj", ".fc2")
 MLP = (".mlp", ".DenseReluDense")
 PLACES = {"houlsby": (*AFTER_ATTENTION, *AFTER_MLP), "pfeiffer": AFTER_MLP, "parallel": MLP}
@@ -46,7 +49,6 @@ class Waists(Fit):
 
     def __init__(self, net: PreTrainedModel, name: str, method: Bottleneck) -> None:
         self.net, self.name, self.method = net, name, method
-        self.strength = method.scale
         self.parts = {path: Waist(int(net.config.hidden_size), method) for path in places(net, method)}
         self._hooks = [self._hang(net.get_submodule(path), part) for path, part in self.parts.items()]
 
@@ -55,8 +57,7 @@ class Waists(Fit):
         save_file(self._weights(), folder / WEIGHTS)
 
     def _set(self, strength: float) -> None:
-        """Scale what is added."""
-        self.strength = strength * self.method.scale
+        """Do nothing: the hooks look at the strength."""
 
     def remove(self) -> None:
         """Take the hooks and the small networks off."""
@@ -89,7 +90,7 @@ class Waists(Fit):
             if not self.strength:
                 return output
             added: Tensor = part(given[0] if beside else output)
-            return output + self.strength * added
+            return output + self.strength * self.method.scale * added
 
         return layer.register_forward_hook(add)
 

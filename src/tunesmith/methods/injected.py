@@ -11,22 +11,11 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from tunesmith.errors import ModelError
+from tunesmith.method import GROUPS
 from tunesmith.models.fit import Fit, whole_or_nothing
 from tunesmith.names import suggest
 
 WEIGHTS = "adapter_model.safetensors"
-
-# The names that decoder and T5 families give to the same two groups of layers.
-GROUPS = {
-    "attention": (
-        *("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "c_attn", "query_key_value", "dense"),
-        *("q", "k", "v", "o"),
-    ),
-    "mlp": (
-        *("gate_proj", "up_proj", "down_proj", "gate_up_proj", "fc1", "fc2", "c_fc", "wi", "wi_0", "wi_1", "wo"),
-        *("dense_h_to_4h", "dense_4h_to_h"),
-    ),
-}
 
 
 class Injected(Fit):
