@@ -3,6 +3,8 @@
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+from torch import Tensor
+
 from tunesmith.errors import ModelError
 
 
@@ -27,6 +29,16 @@ class Fit(ABC):
     @abstractmethod
     def remove(self) -> None:
         """Take it off; the network is what it was before."""
+
+    def deltas(self) -> dict[str, Tensor]:
+        """Give what it adds to the network's weights, in fp32, by the network's own names of them.
+
+        As exact as the network's dtype: put it onto one in fp32. Raises ModelError if its effect is of another kind.
+        """
+        raise ModelError("its effect is not a change of the base's weights", fix=KEEP)
+
+
+KEEP = "keep it as an adapter: `tunesmith eval` and, where it is in PEFT's format, peft take it as it is"
 
 
 def whole_or_nothing(name: str, strength: float) -> bool:
