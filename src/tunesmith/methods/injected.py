@@ -119,6 +119,7 @@ def inject(net: PreTrainedModel, config: PeftConfig, name: str, seed: int = 0) -
     device = net.device
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of several adapters on one network, which is what we want
+        warnings.simplefilter("ignore", FutureWarning)  # of transformers, about a name that peft uses
         torch.manual_seed(seed)
         try:
             tuner = PeftModel(net, config, adapter_name=name, autocast_adapter_dtype=False)
@@ -140,10 +141,12 @@ def read(net: PreTrainedModel, folder: Path, name: str, config: PeftConfig | Non
     config = config or PeftConfig.from_pretrained(str(folder))
     if plain.moves_the_base(config):
         raise ModelError(
-            f"{folder}: belongs on a base that its init '{config.init_lora_weights}' has changed",  # type: ignore[attr-defined]
+            f"{folder}: belongs on a base that its init '{config.init_lora_weights}' has changed",
             fix="save it as a plain LoRA (peft's path_initial_model_for_weight_conversion), or train again",
         )
     config.inference_mode = True
+    if isinstance(getattr(config, "init_lora_weights", None), str):
+        config.init_lora_weights = True  # the start is about to be written over
     fit = inject(net, config, name)
     result = set_peft_model_state_dict(fit.tuner, load_file(folder / WEIGHTS), adapter_name=name)
     if result.unexpected_keys:
