@@ -85,7 +85,7 @@ def trained(target: Path) -> Adapter | None:
         base, method = foreign.understand(target)
         settings = {"template": "any", "prompting": "auto", "dtype": "auto"}
         return Adapter(folder=target, base=base, base_sha256=None, method=method, **settings)
-    return read(target) if (target / "recipe.yaml").is_file() else None
+    return read(target) if (target / "recipe.yaml").is_file() or (target / "checkpoints").is_dir() else None
 
 
 def read(run: Path) -> Adapter:
