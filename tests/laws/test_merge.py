@@ -54,7 +54,9 @@ def test_merged_it_says_what_the_adapter_says(model, tmp_path, way, kind):
     assert (found - expected).norm() <= 1e-5 * expected.norm()
 
 
-@pytest.mark.parametrize(("way", "kind"), [(w, k) for w, k in FOLDED if w in ("lora", "pissa", "vera", "ia3", "layers")])
+@pytest.mark.parametrize(
+    ("way", "kind"), [(w, k) for w, k in FOLDED if w in ("lora", "pissa", "vera", "ia3", "layers")]
+)
 def test_telling_its_deltas_leaves_the_network_as_it_was(model, tmp_path, way, kind):
     saved(model, kind, way, tmp_path)
     live = adapters.load_trained(adapters.read(tmp_path))

@@ -284,20 +284,20 @@ def _write_adapter(adapters: Sequence[Adapter], base: Model, factors: Mapping[st
 def _proof(adapters: Sequence[Adapter], weights: Sequence[float], merged: Merged, folder: Path) -> tuple[Fidelity, ...]:
     """Read the result back and set it against what it should say."""
     dtype = "bfloat16" if merged.dtype == "bfloat16" else "float32"
-    made = _reloaded(folder, adapters[0].prompting, dtype)
-    helds = {held.told: (one, held) for one in adapters for held in [_held(one, made)]}
-    what = f"merged, in {dtype},"
+    made = {f"merged, in {dtype},": _reloaded(folder, adapters[0].prompting, dtype)}
+    (model,) = made.values()
+    helds = [_held(one, model) for one in adapters]
     if merged.merging.how not in EXACT:
-        pairs = [(one, _held(one, made)) for one in adapters]
-        return tuple(_against(what, made, str(one.folder), live(one, "float32"), held) for one, held in pairs)
+        pairs = zip(adapters, helds, strict=True)
+        return tuple(_against(made, str(one.folder), live(one, "float32"), held)[0] for one, held in pairs)
     alone = tuple(weights) == (1.0,)
     name = "the adapter in fp32" if alone else "the base plus the sum in fp32"
     reference = live(adapters[0], "float32") if alone else _summed(adapters, weights, merged.merging)
-    limit = {"limit": merged.merging.max_kl}
-    told = [_against(what, made, name, reference, held).model_copy(update=limit) for _, held in helds.values()]
-    if alone and dtype != "float32":
-        noisy = live(adapters[0], dtype)
-        told += [_against(f"the adapter in {dtype}", noisy, name, reference, held) for _, held in helds.values()]
+    noisy = {f"the adapter in {dtype}": live(adapters[0], dtype)} if alone and dtype != "float32" else {}
+    told: list[Fidelity] = []
+    for held in {held.told: held for held in helds}.values():
+        first, *others = _against({**made, **noisy}, name, reference, held)
+        told += [first.model_copy(update={"limit": merged.merging.max_kl}), *others]
     return tuple(told)
 
 
@@ -318,9 +318,10 @@ def _summed(adapters: Sequence[Adapter], weights: Sequence[float], merging: Merg
     return replace(base, net=apply.add(base.net, _combined(adapters, weights, "sum", merging)))
 
 
-def _against(what: str, model: Model, name: str, reference: Model, held: Held) -> Fidelity:
-    said, wanted = (proof.answers(one, held.rows) for one in (model, reference))
-    return proof.fidelity((what, said), (name, wanted), held.told)
+def _against(models: Mapping[str, Model], name: str, reference: Model, held: Held) -> list[Fidelity]:
+    wanted = (name, proof.answers(reference, held.rows))
+    made = [(what, proof.answers(model, held.rows)) for what, model in models.items()]
+    return [proof.fidelity(one, wanted, held.told) for one in made]
 
 
 def _refuse(merged: Merged) -> None:

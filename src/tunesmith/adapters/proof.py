@@ -18,8 +18,8 @@ from tunesmith.models.load import Model
 from tunesmith.recipe import Recipe, read_recipe
 from tunesmith.training.loop import make_batch
 
-ROWS = 64
-ANSWER_TOKENS = 1024  # their logits are kept in fp32: 200 MB for 49 152 words
+ROWS = 32
+ANSWER_TOKENS = 512  # their logits are kept in fp32: 100 MB for 49 152 words
 
 
 class Held(NamedTuple):
