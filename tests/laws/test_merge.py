@@ -14,7 +14,7 @@ from tunesmith.adapters import folder as adapters
 from tunesmith.adapters.fold import MAX_KL, Merging, deltas, merge
 from tunesmith.adapters.merge import concatenated, dare, low_rank, ties, trim, weighted_sum
 from tunesmith.errors import ConfigError, ModelError, RunError
-from tunesmith.method import BitFit, Lora
+from tunesmith.method import Lora
 from tunesmith.methods.plain import Factors
 from tunesmith.models.load import find, load, load_encoder
 from tunesmith.recipe import Recipe
