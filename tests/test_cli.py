@@ -258,3 +258,44 @@ def test_scores_mistakes_are_two_lines(words, message, tmp_path, monkeypatch, ca
     assert code == 2
     assert message in errors
     assert errors.count("\n") == 2
+
+
+def test_merge_and_strength_from_the_command_line(tiny, recipe, colours_file, tmp_path, monkeypatch, capsys):
+    def ok(*words):
+        code, out, err = call(monkeypatch, capsys, *words)
+        assert code == 0, err
+        return out
+
+    ok("train", recipe(), tmp_path / "run", "-s", "limit.train=24")
+    out = ok("merge", tmp_path / "run", "--out", tmp_path / "merged")
+    assert "the same first word at 100.0 % of" in out
+    assert "colours's test split" in out
+    asked = ["--task", colours_file, "--limit", "6"]
+    ok("eval", tmp_path / "merged", *asked, "--out", tmp_path / "one")
+    ok("eval", tmp_path / "run", *asked, "--out", tmp_path / "two")
+    ok("eval", tmp_path / "run", *asked, "--out", tmp_path / "off", "--strength", "0")
+    ok("eval", tiny("chat"), *asked, "--out", tmp_path / "base")
+
+    def answers(name):
+        return [json.loads(line)["answer"] for line in (tmp_path / name / "answers" / "colours.jsonl").open()]
+
+    assert len(answers("one")) == 6
+    assert answers("off") == answers("base")
+    assert yaml.safe_load((tmp_path / "off" / "recipe.yaml").read_text())["strength"] == 0.0
+    assert yaml.safe_load((tmp_path / "two" / "recipe.yaml").read_text())["strength"] == 1.0
+    out = ok("report", tmp_path / "off", tmp_path / "two", "--out", tmp_path / "r.html")
+    assert "LoRA at strength 0" in (tmp_path / "r.html").read_text()
+    for words, error, fix in [
+        (("merge", tmp_path / "run", "--out", tmp_path / "merged"), "exists already", "new folder"),
+        (("merge", tmp_path / "run", "--out", tmp_path / "no", "--weights", "a"), "no list of numbers", "0.5,0.5"),
+        (("merge", tmp_path / "run", "--out", tmp_path / "no", "--how", "som"), "how", "correct"),
+        (("merge", tmp_path / "base", "--out", tmp_path / "no"), "holds no trained weights", "train it first"),
+        (("merge", tiny("chat"), "--out", tmp_path / "no"), "is no training run", "tunesmith train"),
+        (("eval", tiny("chat"), *asked, "--out", tmp_path / "no", "--strength", "0.5"), "not an adapter", "leave it"),
+    ]:
+        code, _, said = call(monkeypatch, capsys, *words)
+        lines = said.strip().split("\n")
+        assert code == 2, words
+        assert error in lines[-2], said
+        assert fix in lines[-1], said
+        assert not (tmp_path / "no").exists()

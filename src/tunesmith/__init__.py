@@ -1,8 +1,8 @@
 """tunesmith: from a task file to a tuned model and an honest report.
 
 The verbs of the command line, under the same words: `preview`, `train`,
-`evaluate` (on the command line `eval`), `score`, `compare`, `report`, `climb`. Each is
-imported when it is first used.
+`evaluate` (on the command line `eval`), `score`, `compare`, `merge`, `report`, `climb`. Each
+is imported when it is first used.
 """
 
 from importlib import import_module
@@ -21,6 +21,8 @@ _HOMES = {
     "score": "tunesmith.metrics.score",
     "Mark": "tunesmith.metrics.score",
     "compare": "tunesmith.reporting.compare",
+    "merge": "tunesmith.adapters.fold",
+    "Merging": "tunesmith.adapters.fold",
     "render": "tunesmith.reporting.report",
     "write_report": "tunesmith.reporting.report",
     "climb": "tunesmith.climb.ladder",

@@ -95,6 +95,9 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each parameter is an option of the com
     template: Annotated[
         str | None, typer.Option("--template", help="A wording of the task; the first by default.")
     ] = None,
+    strength: Annotated[
+        float, typer.Option("--strength", min=0.0, max=1.0, help="How much of an adapter's effect: 0 is the base.")
+    ] = 1.0,
 ) -> None:
     """Answer the questions of a split, and score the answers."""
     from tunesmith.data.task import load_task, split_named
@@ -102,7 +105,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each parameter is an option of the com
     from tunesmith.evaluation.evaluate import evaluate as run_evaluation
 
     question = Question(load_task(task), split_named(split), shots, template, limit, seed)
-    run = run_evaluation(model, question, out, command=_command())
+    run = run_evaluation(model, question, out, command=_command(), strength=strength)
     for score in run.scores():
         typer.echo(f"{score.metric:<12} {score.value:.4f}  [{score.low:.4f}, {score.high:.4f}]  n={score.n}")
     facts = run.summary()
@@ -188,6 +191,37 @@ def compare(
 
 
 @app.command()
+def merge(  # noqa: PLR0913, PLR0917 - each parameter is an option of the command
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Training runs on one base, or adapter folders of peft's.")
+    ],
+    out: Out,
+    how: Annotated[
+        str, typer.Option("--how", help="sum, ties and dare make a model; cat and svd a LoRA adapter.")
+    ] = "sum",
+    weights: Annotated[
+        str | None, typer.Option("--weights", metavar="W,W,...", help="How much of each run; 1 by default.")
+    ] = None,
+    density: Annotated[float, typer.Option("--density", help="The share of numbers that ties and dare keep.")] = 0.5,
+    rank: Annotated[int, typer.Option("--rank", help="The rank of the adapter that svd makes.")] = 16,
+    seed: Annotated[int, typer.Option("--seed", help="Of what dare drops.")] = 0,
+    max_kl: Annotated[
+        float | None, typer.Option("--max-kl", help="Refuse a result that is further off, in nats per answer token.")
+    ] = None,
+) -> None:
+    """Make adapters part of their base, or one adapter of several, and prove that the result says the same."""
+    from tunesmith.adapters.fold import MAX_KL, Merging
+    from tunesmith.adapters.fold import merge as run_merge
+
+    given = {"how": how, "weights": _numbers(weights), "density": density, "rank": rank, "seed": seed}
+    merging = Merging.parse({**given, "max_kl": MAX_KL if max_kl is None else max_kl}, where="merge")
+    merged = run_merge(runs, out, merging)
+    for line in merged.lines():
+        typer.echo(line)
+    typer.echo(f"written and read back: {out}")
+
+
+@app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs of train, eval or climb.")],
     out: Annotated[Path, typer.Option("--out", help="The HTML file to write.")],
@@ -249,6 +283,13 @@ def _target(text: str | None) -> tuple[str, float] | None:
         raise ConfigError(
             f"--target {text}: is not of the form metric=value", fix="write e.g. --target rouge1=0.40"
         ) from None
+
+
+def _numbers(text: str | None) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise ConfigError(f"--weights {text}: is no list of numbers", fix="write e.g. --weights 0.5,0.5") from None
 
 
 def _validation(before: float | None, after: float | None) -> str:

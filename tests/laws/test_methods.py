@@ -263,6 +263,45 @@ def test_peft_reads_what_we_save(model, tiny, tmp_path, way):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+MOVING = {
+    "pissa": Lora(rank=4, init="pissa"),
+    "olora": Lora(rank=4, init="olora"),
+    "rslora": Lora(rank=4, init="pissa", rslora=True, ranks={"q_proj": 6}, targets="attention"),
+    "dora": Lora(rank=4, init="olora", dora=True, targets="mlp"),
+    "high rank": Lora(rank=20, init="pissa", targets=("k_proj", "v_proj")),  # 2 x 20 > 24 outputs
+}
+
+
+@pytest.mark.parametrize("way", MOVING)
+def test_what_moved_the_base_is_saved_as_plain_lora_on_the_base_as_it_was(model, tiny, tmp_path, monkeypatch, way):
+    monkeypatch.setitem(WAYS, way, MOVING[way])
+    loaded = model("chat")
+    base = logits(loaded)
+    trained(loaded, way, 3)
+    expected = logits(loaded)
+    recipe = Recipe(model=loaded.name, method=MOVING[way], dtype="float32")
+    saved = adapters.save(loaded, recipe, tmp_path / "checkpoints")
+    again = adapters.load_trained(saved)
+    torch.testing.assert_close(logits(again), expected, rtol=1e-5, atol=1e-5)
+    again.fits["default"].remove()
+    assert torch.equal(logits(again), base)
+    theirs = peft.PeftModel.from_pretrained(model("chat").net, str(saved.folder)).eval()
+    assert theirs.peft_config["default"].init_lora_weights is True
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10]])
+    with torch.no_grad():
+        found = theirs(input_ids=ids).logits[0, -3:]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_adapter_whose_base_was_moved_by_another_hand_is_refused(model, tmp_path):
+    net = model("chat").net
+    config = peft.LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights="pissa", task_type="CAUSAL_LM")
+    peft.get_peft_model(net, config).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="a base that its init 'pissa' has changed") as wrong:
+        methods.load(model("chat"), Lora(), tmp_path)
+    assert "path_initial_model_for_weight_conversion" in wrong.value.fix
+
+
 def test_peft_reads_our_soft_prompt_for_t5(model, tiny, tmp_path):
     loaded = model("t5")
     fit, _ = trained(loaded, "prompt_tuning", 3)

@@ -1,15 +1,18 @@
 """Trained weights on disk: an adapter in PEFT's format, or a whole model folder, with where they came from.
 
 Beside PEFT's own files lies `tunesmith.json`: the base model and its SHA-256,
-the method and the wording. An adapter is never put onto another base.
+the method and the wording. An adapter is never put onto another base. Folders
+that peft or TRL have written have no such file, and are read by what their configuration says.
 """
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 from tunesmith import methods
+from tunesmith.adapters import foreign
 from tunesmith.config import Record
 from tunesmith.errors import ModelError
 from tunesmith.method import Full, Method
@@ -23,11 +26,14 @@ ORIGIN = "tunesmith.json"
 
 
 class Adapter(Record):
-    """Trained weights and what they belong to; `folder` holds the files."""
+    """Trained weights and what they belong to; `folder` holds the files.
+
+    `base_sha256` is None where nobody has written down which weights the base had.
+    """
 
     folder: Path
     base: str
-    base_sha256: str
+    base_sha256: str | None
     method: Method
     template: str
     prompting: str
@@ -54,12 +60,32 @@ def save(model: Model, recipe: Recipe, checkpoints: Path) -> Adapter:
         prompting=recipe.prompting,
         dtype=recipe.dtype,
     )
-    origin = adapter.model_dump(mode="json", exclude={"folder"})
-    (aside / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+    write_origin(adapter, aside)
     (aside / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
     return adapter
+
+
+def write_origin(adapter: Adapter, folder: Path) -> None:
+    """Write down in `folder` what the weights there belong to."""
+    origin = adapter.model_dump(mode="json", exclude={"folder"})
+    (folder / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+
+
+def trained(target: Path) -> Adapter | None:
+    """Find the trained weights in a training run, in an adapter's own folder, ours or peft's; None if it is neither.
+
+    Raises ModelError for a run that has made nothing yet, and for what peft can have written but we cannot read.
+    """
+    if (target / ORIGIN).is_file():
+        return _read_origin(target)
+    if (target / foreign.CONFIG).is_file():
+        print(f"{target}: was not written by tunesmith; nothing tells which weights its base had", file=sys.stderr)
+        base, method = foreign.understand(target)
+        settings = {"template": "any", "prompting": "auto", "dtype": "auto"}
+        return Adapter(folder=target, base=base, base_sha256=None, method=method, **settings)
+    return read(target) if (target / "recipe.yaml").is_file() or (target / "checkpoints").is_dir() else None
 
 
 def read(run: Path) -> Adapter:
@@ -67,29 +93,45 @@ def read(run: Path) -> Adapter:
     for name in ("adapter", "model"):
         folder = run / "checkpoints" / name
         if (folder / ORIGIN).is_file():
-            values = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
-            return Adapter.parse({**values, "folder": folder}, where=str(folder / ORIGIN))
+            return _read_origin(folder)
     raise ModelError(f"{run}: holds no trained weights", fix="train it first, or name the model itself")
 
 
-def load_trained(adapter: Adapter, dtype: str | None = None) -> Model:
-    """Load the base model with the trained weights on it.
+def _read_origin(folder: Path) -> Adapter:
+    values = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
+    return Adapter.parse({**values, "folder": folder}, where=str(folder / ORIGIN))
 
-    Raises ModelError if the base that is found now is not the one trained on.
+
+def load_trained(adapter: Adapter, dtype: str | None = None, strength: float = 1.0) -> Model:
+    """Load the base model with the trained weights on it, `strength` of their effect.
+
+    Raises ModelError if the base that is found now is not the one trained on,
+    or if the effect cannot be scaled.
     """
-    whole = isinstance(adapter.method, Full)
-    place = find(str(adapter.folder) if whole else adapter.base)
+    if isinstance(adapter.method, Full):
+        if strength != 1.0:
+            raise ModelError(f"{adapter.folder}: is a model, not an adapter, and has no strength", fix="leave it out")
+        place = find(str(adapter.folder))
+        return load(place, load_encoder(place, adapter.prompting), dtype or adapter.dtype)
+    model = load_base(adapter, dtype)
+    fit = methods.load(model, adapter.method, adapter.folder)
+    if strength != 1.0:
+        fit.switch(strength)
+    return encoding_for(model, fit) if strength else model
+
+
+def load_base(adapter: Adapter, dtype: str | None = None) -> Model:
+    """Load the model that an adapter belongs to. Raises ModelError if it has changed since."""
+    place = find(adapter.base)
     encoder = load_encoder(place, adapter.prompting)
     model = load(place, encoder, dtype or adapter.dtype, methods.place_of_base(adapter.method))
-    if whole:
-        return model
-    if model.sha256 != adapter.base_sha256:
+    if adapter.base_sha256 not in (None, model.sha256):
         raise ModelError(
-            f"{adapter.folder}: was trained on {adapter.base} {adapter.base_sha256[:12]}, "
+            f"{adapter.folder}: was trained on {adapter.base} {str(adapter.base_sha256)[:12]}, "
             f"but {adapter.base} is now {model.sha256[:12]}",
             fix="restore the base model it was trained on, or train again",
         )
-    return encoding_for(model, methods.load(model, adapter.method, adapter.folder))
+    return model
 
 
 def encoding_for(model: Model, fit: Fit) -> Model:

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunesmith.adapters.folder import Adapter, load_trained, read
+from tunesmith.adapters.folder import Adapter, load_trained, trained
 from tunesmith.data.encode import Encoder
 from tunesmith.data.task import Split, Task
 from tunesmith.data.template import Prompt
+from tunesmith.errors import ConfigError
 from tunesmith.inference.generate import Generated, generate
 from tunesmith.metrics import metric
 from tunesmith.metrics.score import score
@@ -42,20 +43,25 @@ class Question:
         return (self.task.template(str(self.template)) if named else self.task.templates[0]).language
 
 
-def evaluate(target: str, question: Question, folder: Path, command: Sequence[str] = ()) -> Run:
+def evaluate(target: str, question: Question, folder: Path, command: Sequence[str] = (), strength: float = 1.0) -> Run:
     """Let a model, or what a training run made, answer `question`; write the new run folder `folder`.
 
-    `target` is anything `find` knows, or the folder of a training run. Raises
-    TunesmithError.
+    `target` is anything `find` knows, the folder of a training run, or that of
+    an adapter, ours or peft's, of whose effect `strength` (0 to 1) is taken. Raises TunesmithError.
     """
     vacant(folder)
-    adapter = read(Path(target)) if (Path(target) / "recipe.yaml").is_file() else None
+    adapter = trained(Path(target))
+    if adapter is None and strength != 1.0:
+        raise ConfigError(
+            f"--strength: {target} is a model, not an adapter", fix="leave it out, or name a training run"
+        )
     prompts = question.prompts()
     for name in question.task.metrics:
         metric(name, question.language)
-    model = load_trained(adapter) if adapter else _load_base(target)
+    model = load_trained(adapter, strength=strength) if adapter else _load_base(target)
     encoded = [(prompt.id, _encode(model.encoder, prompt)) for prompt in prompts]
-    run = Run.create(folder, _asked(target, adapter, model, question, prompts))
+    asked = _asked(target, adapter, model, question, prompts)
+    run = Run.create(folder, {**asked, **({"strength": strength} if adapter else {})})
     run.write_json("provenance.json", provenance(model, question.task.provenance(), question.seed, command))
     device.reset_peak()
     started = time.perf_counter()

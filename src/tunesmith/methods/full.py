@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from torch import Tensor
+
 from tunesmith.errors import ModelError
 from tunesmith.method import Full
 from tunesmith.methods.evidence import Evidence
@@ -28,6 +30,10 @@ class Whole(Fit):
     def remove(self) -> None:
         """Refuse to go back to a base that is no longer there."""
         raise ModelError(f"{self.name}: every weight has been trained, there is no base below it", fix="load the base")
+
+    def deltas(self) -> dict[str, Tensor]:
+        """Refuse: such a network is the merged one already."""
+        raise ModelError(f"{self.name}: every weight has been trained, it is a model already", fix="use it as it is")
 
 
 def prepare(model: Model, method: Full, name: str, seed: int, evidence: Evidence) -> Whole:

@@ -8,11 +8,13 @@ import torch
 from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from tunesmith.errors import ModelError
 from tunesmith.method import GROUPS
-from tunesmith.models.fit import Fit, whole_or_nothing
+from tunesmith.methods import plain
+from tunesmith.models.fit import KEEP, Fit, whole_or_nothing
 from tunesmith.names import suggest
 
 WEIGHTS = "adapter_model.safetensors"
@@ -23,7 +25,12 @@ class Injected(Fit):
 
     def __init__(self, tuner: PeftModel, name: str) -> None:
         self.tuner, self.name = tuner, name
-        self._scaling = {layer: layer.scaling[name] for layer in self.layers() if name in _scaling_of(layer)}
+        layers = self.layers().values()
+        # DoRA's magnitudes do not shrink with the update: it is on or off.
+        linear = [layer for layer in layers if name not in getattr(layer, "lora_variant", ())]
+        self._scaling = {layer: layer.scaling[name] for layer in linear if name in _scaling_of(layer)}
+        moving = plain.moves_the_base(tuner.peft_config[name])
+        self._start = plain.begun(self.layers().items(), name) if moving else {}
 
     @property
     def net(self) -> PreTrainedModel:
@@ -32,18 +39,21 @@ class Injected(Fit):
         return found
 
     def write(self, folder: Path, base: str) -> None:
-        """Write PEFT's two files."""
+        """Write PEFT's two files; one that has moved the base's weights is written as what it changed of them."""
         config = self.tuner.peft_config[self.name]
+        weights = get_peft_model_state_dict(self.tuner, adapter_name=self.name, save_embedding_layers=False)
+        if self._start:
+            config = plain.doubled(config)
+            weights = plain.converted(weights, self.layers(), self._start, self.name)
         config.base_model_name_or_path = base
         config.inference_mode = True
         config.save_pretrained(str(folder))
-        weights = get_peft_model_state_dict(self.tuner, adapter_name=self.name, save_embedding_layers=False)
         save_file({key: value.contiguous() for key, value in weights.items()}, folder / WEIGHTS, {"format": "pt"})
 
     def _set(self, strength: float) -> None:
         """Scale the update where peft scales it; other methods are on or off."""
         on = strength > 0 if self._scaling else whole_or_nothing(self.name, strength)
-        for layer in self.layers():
+        for layer in self.layers().values():
             if on:
                 layer.set_adapter([self.name], inference_mode=True)
             if on or self.name in layer.active_adapters:  # another one that is on stays so
@@ -59,9 +69,34 @@ class Injected(Fit):
                 parent, _, last = path.rpartition(".")
                 setattr(self.net.get_submodule(parent), last, layer.base_layer)
 
-    def layers(self) -> list[Any]:
-        """List peft's layers on the network, those of other adapters among them."""
-        return [layer for layer in self.net.modules() if isinstance(layer, BaseTunerLayer)]
+    def deltas(self) -> dict[str, Tensor]:
+        """Give what peft's own merge does to the weights, layer by layer; each is left as it was."""
+        if self._start:
+            raise ModelError(f"{self.name}: has moved the base's weights to begin with", fix="save it, and load that")
+        shared = _shared(self.net)
+        found: dict[str, Tensor] = {}
+        for path, layer in self.layers().items():
+            if self.name in _names(layer):
+                if layer.get_base_layer().weight in shared:
+                    raise ModelError(f"{path}: is tied to another layer, which would change with it", fix=KEEP)
+                found |= {f"{path}.{key}": delta for key, delta in _merged(layer, self.name).items()}
+        return found
+
+    def factors(self) -> dict[str, plain.Factors]:
+        """Give the update of each layer by its path, scaling included. Raises ModelError if it is not plain LoRA."""
+        found = {}
+        for path, layer in self.layers().items():
+            if self.name in _names(layer):
+                odd = self.name not in getattr(layer, "lora_A", ()) or self.name in layer.lora_variant
+                if odd or layer.lora_bias.get(self.name):
+                    raise ModelError("only plain LoRA has two factors to take on", fix="--how sum, or --how svd")
+                up, down = plain.factors_of(layer, self.name)
+                found[path] = plain.Factors(layer.scaling[self.name] * up, down)
+        return found
+
+    def layers(self) -> dict[str, Any]:
+        """Give peft's layers on the network by their paths, those of other adapters among them."""
+        return {path: layer for path, layer in self.net.named_modules() if isinstance(layer, BaseTunerLayer)}
 
 
 def inject(net: PreTrainedModel, config: PeftConfig, name: str, seed: int = 0) -> Injected:
@@ -74,16 +109,18 @@ def inject(net: PreTrainedModel, config: PeftConfig, name: str, seed: int = 0) -
     device = net.device
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of several adapters on one network, which is what we want
+        warnings.simplefilter("ignore", FutureWarning)  # of transformers, about a name that peft uses
         torch.manual_seed(seed)
         try:
             tuner = PeftModel(net, config, adapter_name=name, autocast_adapter_dtype=False)
         except ValueError as wrong:
             raise ModelError(f"peft cannot put {config.peft_type} onto this model: {wrong}", fix=FIX) from wrong
+    fit = Injected(tuner, name)
     dtype = net.get_input_embeddings().weight.dtype
     for parameter_name, parameter in net.named_parameters():
         if parameter.requires_grad and name in parameter_name:
             parameter.data = parameter.data.to(device, dtype)
-    return Injected(tuner, name)
+    return fit
 
 
 FIX = "change method.targets or method.options"
@@ -92,12 +129,23 @@ FIX = "change method.targets or method.options"
 def read(net: PreTrainedModel, folder: Path, name: str, config: PeftConfig | None = None) -> Injected:
     """Put a saved adapter onto the network. Raises ModelError if it was made for other layers."""
     config = config or PeftConfig.from_pretrained(str(folder))
+    if plain.moves_the_base(config):
+        raise ModelError(
+            f"{folder}: belongs on a base that its init '{config.init_lora_weights}' has changed",
+            fix="save it as a plain LoRA (peft's path_initial_model_for_weight_conversion), or train again",
+        )
     config.inference_mode = True
+    if isinstance(getattr(config, "init_lora_weights", None), str):
+        config.init_lora_weights = True  # the start is about to be written over
     fit = inject(net, config, name)
     result = set_peft_model_state_dict(fit.tuner, load_file(folder / WEIGHTS), adapter_name=name)
     if result.unexpected_keys:
         odd = result.unexpected_keys[0]
         raise ModelError(f"{folder}: has weights for layers the model lacks: {odd}", fix="train again")
+    # VeRA draws its two projections from a seed where they are not saved.
+    lacking = [key for key in result.missing_keys if f".{name}." in f"{key}." and ".vera_" not in key]
+    if lacking:
+        raise ModelError(f"{folder}: has no weights for {lacking[0]}", fix="restore its files, or train again")
     fit.switch(1.0)
     return fit
 
@@ -131,3 +179,23 @@ def _scaling_of(layer: Any) -> Any:
 def _names(layer: Any) -> set[str]:
     """Name the adapters that have weights in this layer."""
     return {name for names in layer.adapter_layer_names for name in getattr(layer, names, {})}
+
+
+def _shared(net: PreTrainedModel) -> set[Tensor]:
+    """Give the weights that hang in more than one place."""
+    every = [value for module in net.modules() for value in module._parameters.values() if value is not None]
+    seen: set[Tensor] = set()
+    return {value for value in every if value in seen or seen.add(value)}  # type: ignore[func-returns-value]
+
+
+@torch.no_grad()
+def _merged(layer: Any, name: str) -> dict[str, Tensor]:
+    """Merge one layer, give by how much its weights have moved, in fp32, and put them back."""
+    base = layer.get_base_layer()
+    before = {key: value.data.clone() for key, value in base.named_parameters()}
+    layer.merge(safe_merge=True, adapter_names=[name])
+    after = {key: value.data for key, value in base.named_parameters()}
+    layer.merged_adapters.clear()
+    for key, value in base.named_parameters():
+        value.data = before[key]
+    return {key: after[key].float() - before[key].float() for key in before if not torch.equal(after[key], before[key])}

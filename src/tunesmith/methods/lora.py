@@ -30,7 +30,7 @@ def load(model: Model, method: Lora, name: str, folder: Path) -> Injected:
 
 def _mixing(fit: Injected) -> Injected:
     """Mark an adapter whose layers all take rows of several adapters in one batch."""
-    fit.mixes = all(isinstance(layer, Linear) and layer.mixes(fit.name) for layer in fit.layers())
+    fit.mixes = all(isinstance(layer, Linear) and layer.mixes(fit.name) for layer in fit.layers().values())
     return fit
 
 

@@ -49,6 +49,12 @@ class Overlay(Fit):
         """Hang the base's weights up again."""
         self.switch(0.0)
 
+    def deltas(self) -> dict[str, Tensor]:
+        """Give the trained weights less the base's; a bias that the base does not have counts as zeros."""
+        own = {weight: value.detach().float() for weight, value in self.own.items()}
+        bases = {weight: slot.base.detach().float() for weight, slot in self.slots.items() if slot.base is not None}
+        return {weight: value - bases[weight] if weight in bases else value for weight, value in own.items()}
+
     def _at(self, weight: str, slot: Slot, strength: float) -> nn.Parameter | None:
         own = self.own[weight]
         if strength in (0.0, 1.0):

@@ -81,6 +81,16 @@ class Sparse(Fit):
         """Put the base's entries back."""
         self.switch(0.0)
 
+    def deltas(self) -> dict[str, Tensor]:
+        """Give what is added to the weights, zeros where nothing was trained."""
+        found = {}
+        for path, entries in self.entries.items():
+            layer: Any = self.net.get_submodule(path)
+            delta = torch.zeros(layer.weight.numel(), device=entries.base.device)
+            delta[entries.places] = entries.values.detach().float() - entries.base.float()
+            found[f"{path}.weight"] = delta.view(layer.weight.shape)
+        return found
+
     def state(self) -> dict[str, Tensor]:
         """Give the places, which another machine might choose otherwise."""
         return {key: value for key, value in self._tensors(torch.long).items() if key.endswith(".places")}

@@ -46,6 +46,16 @@ class Fit(ABC):
     def restore(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027 - most have nothing to take back
         """Take back what `state` gave."""
 
+    def deltas(self) -> dict[str, Tensor]:
+        """Give what it adds to the network's weights, in fp32, by the network's own names of them.
+
+        As exact as the network's dtype: put it onto one in fp32. Raises ModelError if its effect is of another kind.
+        """
+        raise ModelError("its effect is not a change of the base's weights", fix=KEEP)
+
+
+KEEP = "keep it as an adapter: `tunesmith eval` and, where it is in PEFT's format, peft take it as it is"
+
 
 def whole_or_nothing(name: str, strength: float) -> bool:
     """Tell whether an adapter that cannot be scaled is switched on. Raises ModelError for a strength in between."""

@@ -127,6 +127,15 @@ def load(place: Place, encoder: Encoder, dtype: str = "auto", onto: torch.device
     return Model(place.name, net, encoder, encoder.kind, _sha256(place, net), chosen)
 
 
+def load_as_stored(place: Place, kind: Kind) -> PreTrainedModel:
+    """Read the network alone, in the dtype of its files; a `.gguf` file, whose blocks have none, in bf16."""
+    if place.gguf:
+        return read_gguf(Path(place.source) / place.gguf, torch.bfloat16)[0].eval()
+    auto = AutoModelForSeq2SeqLM if kind == "encoder-decoder" else AutoModelForCausalLM
+    net: PreTrainedModel = _from_pretrained(auto, place, dtype="auto")
+    return net.eval()
+
+
 def read_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Read a GGUF file into a plain dense model, every quantised block unpacked.
 

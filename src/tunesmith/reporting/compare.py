@@ -58,6 +58,8 @@ def label(run: Run) -> str:
     if not method:
         return prompted
     title = method_title(method)
+    strength = asked.get("strength", 1.0)
+    title = title if strength == 1.0 else f"{title} at strength {strength:g}"
     return f"{title}, {shots}-shot" if shots else title
 
 

@@ -16,6 +16,7 @@ ASKED = {
     "template": "Wording (template)",
     "limit": "Rows at most",
     "seed": "Seed",
+    "strength": "Strength of the adapter",
 }
 
 
