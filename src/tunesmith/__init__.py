@@ -35,6 +35,12 @@ _HOMES = {
     "Run": "tunesmith.runs.run",
     "Score": "tunesmith.runs.records",
     "Adapter": "tunesmith.adapters.folder",
+    "trained": "tunesmith.adapters.folder",
+    "load_trained": "tunesmith.adapters.folder",
+    "attach": "tunesmith.adapters.folder",
+    "detach": "tunesmith.adapters.folder",
+    "generate": "tunesmith.inference.generate",
+    "generate_mixed": "tunesmith.inference.mixed",
 }
 
 __all__ = [  # noqa: PLE0604 - the keys of _HOMES are strings

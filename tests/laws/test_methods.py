@@ -225,6 +225,19 @@ def test_stopped_and_restored_it_ends_where_it_would_have(model, way, kind):
 
 
 @each_case
+def test_after_an_evaluation_every_weight_that_learns_has_a_finite_gradient(model, way, kind):
+    loaded = model(kind)
+    fit, _ = trained(loaded, way, 2)
+    rows = asked(loaded, fit)
+    loop.mean_loss(loaded, rows, Recipe(method=WAYS[way]))
+    generate(loaded, [("x", rows[0].prompt)], 3)
+    loaded.net.train()
+    _, found = gradients(loaded, [make_batch(loaded, rows)])
+    assert found.keys() == {name for name, p in loaded.net.named_parameters() if p.requires_grad}
+    assert all(torch.isfinite(grad).all() for grad in found.values())
+
+
+@each_case
 def test_checkpointing_changes_nothing(model, way, kind):
     loaded = model(kind)
     fit, _ = trained(loaded, way, 2)
@@ -404,6 +417,28 @@ def test_several_adapters_are_switched_over_one_base(model, tmp_path):
         torch.testing.assert_close(logits(loaded), expected[way], rtol=1e-5, atol=1e-6)
         fits[way].switch(0.0)
     assert torch.equal(logits(loaded), before)
+
+
+def test_adapters_are_attached_and_detached_by_name_and_never_onto_another_base(model, tmp_path):
+    loaded = model("chat")
+    before = logits(loaded)
+    fresh = model("chat")
+    trained(fresh, "lora", 3)
+    expected = logits(fresh)
+    saved = adapters.save(fresh, Recipe(model=fresh.name, method=WAYS["lora"], dtype="float32"), tmp_path)
+    assert adapters.attach(loaded, saved, "one") is loaded.fits["one"]
+    torch.testing.assert_close(logits(loaded), expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ModelError, match="has an adapter 'one' already"):
+        adapters.attach(loaded, saved, "one")
+    with pytest.raises(ModelError, match="no adapter 'oen'") as wrong:
+        adapters.detach(loaded, "oen")
+    assert "'one'" in wrong.value.fix
+    adapters.detach(loaded, "one")
+    assert torch.equal(logits(loaded), before)
+    other = model("base")
+    with pytest.raises(ModelError, match="tiny-chat.* but this model is .*tiny-base"):
+        adapters.attach(other, saved, "one")
+    assert not other.fits
 
 
 def test_of_two_adapters_of_peft_switching_one_off_leaves_the_other_on(model, tmp_path):

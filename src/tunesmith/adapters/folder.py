@@ -20,6 +20,7 @@ from tunesmith.models.embedded import HUB_IDS
 from tunesmith.models.fit import Fit
 from tunesmith.models.load import Model, find, load, load_encoder
 from tunesmith.models.saving import disk_errors
+from tunesmith.names import suggest
 from tunesmith.recipe import Recipe
 
 ORIGIN = "tunesmith.json"
@@ -132,6 +133,29 @@ def load_base(adapter: Adapter, dtype: str | None = None) -> Model:
             fix="restore the base model it was trained on, or train again",
         )
     return model
+
+
+def attach(model: Model, adapter: Adapter, name: str) -> Fit:
+    """Put an adapter onto a loaded model, switched on, beside those that are there; `model.fits[name]` is it.
+
+    Raises ModelError if the name is taken, or if the adapter was trained on another base.
+    """
+    if name in model.fits:
+        raise ModelError(f"the model has an adapter '{name}' already", fix="detach it first, or choose another name")
+    if adapter.base_sha256 not in (None, model.sha256):
+        raise ModelError(
+            f"{adapter.folder}: was trained on {adapter.base} {str(adapter.base_sha256)[:12]}, "
+            f"but this model is {model.name} {model.sha256[:12]}",
+            fix="load the model it was trained on",
+        )
+    return methods.load(model, adapter.method, adapter.folder, name)
+
+
+def detach(model: Model, name: str) -> None:
+    """Take an adapter off a loaded model; the others stay. Raises ModelError if there is none of that name."""
+    if name not in model.fits:
+        raise ModelError(f"there is no adapter '{name}' on this model", fix=suggest(name, model.fits))
+    model.fits.pop(name).remove()
 
 
 def encoding_for(model: Model, fit: Fit) -> Model:
