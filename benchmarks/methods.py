@@ -56,12 +56,16 @@ def main() -> None:
     parser.add_argument("--only", type=lambda text: text.split(","), help="these methods, measured or not")
     parser.add_argument("--speed", action="store_true", help="measure speed alone")
     parser.add_argument("--rows", type=int, default=ROWS)
+    parser.add_argument("--table", action="store_true", help="print the results as the table of docs/methods.md")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
         print(json.dumps(MEASURE[asked.one.partition(":")[0]](asked.one.partition(":")[2], asked.data, asked.rows)))
         return
     found = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    if asked.table:
+        print(table(found))
+        return
     names = asked.only or [way for way in ["base", *WAYS] if asked.speed or way not in found]
     for name in names:
         if asked.speed:
@@ -120,6 +124,46 @@ def quality(name: str, data: Path, rows: int) -> dict[str, Any]:
         "scores": scores,
         "machine": _machine(),
     }
+
+
+def table(found: dict[str, Any]) -> str:
+    """Write the results in Markdown, the best ROUGE-L first."""
+    base = found["base"]
+    titles = ("method", "weights trained", "share", "file, MB", "ROUGE-1", "ROUGE-2", "ROUGE-L")
+    titles += ("loss, development", "loss, general text", "tokens/s, of LoRA's", "peak, GiB")
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    order = sorted(found, key=lambda name: -found[name].get("scores", {}).get("rougeL", [0])[0])
+    for name in order:
+        one = found[name]
+        if "scores" not in one:
+            continue
+        marks = [_mark(one["scores"][metric]) for metric in ("rouge1", "rouge2", "rougeL")]
+        if name == "base":
+            cells = ["0", "", "", *marks, f"{_first(found):.3f}", "", "", ""]
+        else:
+            share = 100 * one["trainable_parameters"] / one["total_parameters"]
+            cells = [
+                f"{one['trainable_parameters']:,}",
+                f"{share:.2g} %",
+                f"{one['artifact_bytes'] / 1e6:.3g}",
+                *marks,
+                f"{one['validation_loss']:.3f}",
+                f"{one['general_loss'] - base['general_loss']:+.3f}",
+                f"{one['speed']['of_lora']:.2f}" if "speed" in one else "",
+                f"{one['peak_memory_bytes'] / 2**30:.1f}",
+            ]
+        lines.append(f"| {'the base, zero-shot' if name == 'base' else f'`{name}`'} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _mark(score: list[float]) -> str:
+    value, low, high = (f"{one:.3f}"[1:] for one in score)
+    return f"{value} [{low}, {high}]"
+
+
+def _first(found: dict[str, Any]) -> float:
+    """Give the loss of the base on the development rows, which every training has taken before it began."""
+    return float(found["lora"]["first_validation_loss"])
 
 
 def general_loss(model: Any) -> float:

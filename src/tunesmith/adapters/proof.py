@@ -16,7 +16,7 @@ from tunesmith.models.attention import PACKED, attending, can_pack
 from tunesmith.models.head import answer_logits
 from tunesmith.models.load import Model
 from tunesmith.recipe import Recipe, read_recipe
-from tunesmith.training.loop import make_batch
+from tunesmith.training.loop import fill, make_batch
 
 ROWS = 32
 ANSWER_TOKENS = 512  # their logits are kept in fp32: 100 MB for 49 152 words
@@ -82,10 +82,13 @@ def _rows(task: Task, recipe: Recipe, encoder: Encoder, context: int | None) -> 
 
 @torch.no_grad()
 def answers(model: Model, rows: Sequence[Encoded]) -> Tensor:
-    """Give log-probabilities [answer tokens, vocabulary] in fp32 of what comes next at each answer token."""
+    """Give log-probabilities [answer tokens, vocabulary] in fp32 of what comes next at each answer token.
+
+    The order is that of the batches that such a model takes: the same for another one of its kind.
+    """
     model.net.eval()
     with attending(model.net, PACKED) if can_pack(model.net) else nullcontext():
-        batches = [make_batch(model, [row]) for row in rows]
+        batches = [make_batch(model, group) for group in fill(model, rows, Recipe())]
         found = [answer_logits(model.net, batch.inputs, batch.keep).float().log_softmax(-1).cpu() for batch in batches]
     return torch.cat(found)
 

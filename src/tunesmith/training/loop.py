@@ -103,7 +103,7 @@ def lay_out(model: Model, rows: Sequence[Encoded], recipe: Recipe) -> Plan:
     epochs = []
     for epoch in range(recipe.train.epochs):
         order = epoch_order(rows, recipe.seed, epoch)
-        filled = _fill(model, order, recipe)
+        filled = fill(model, order, recipe)
         epochs.append(tuple(tuple(tuple(b) for b in group) for group in groups(filled, recipe.train.accumulate)))
     return Plan(tuple(epochs))
 
@@ -184,7 +184,7 @@ def mean_loss(model: Model, rows: Sequence[Encoded], recipe: Recipe) -> float:
             return float(loss_at(model.net, batch.inputs, batch.keep, batch.targets)[0])
 
     model.net.eval()
-    made = [make_batch(model, group) for group in _fill(model, rows, recipe)]
+    made = [make_batch(model, group) for group in fill(model, rows, recipe)]
     with _attention(model), side_by_side() as together:
         run = together if _can_part(model, made[0]) else alone
         return sum(run(told, made)) / sum(batch.answer_tokens for batch in made)
@@ -206,7 +206,8 @@ def _drops(net: torch.nn.Module) -> bool:
     return any(isinstance(module, torch.nn.Dropout) and module.p and module.training for module in net.modules())
 
 
-def _fill(model: Model, rows: Sequence[Encoded], recipe: Recipe) -> list[list[Encoded]]:
+def fill(model: Model, rows: Sequence[Encoded], recipe: Recipe) -> list[list[Encoded]]:
+    """Put rows together into batches within `train.batch_tokens`; the order depends on them and the seed alone."""
     if can_pack(model.net):
         return pack(rows, recipe.train.batch_tokens)
     return pack_padded(rows, recipe.train.batch_tokens, recipe.seed)
