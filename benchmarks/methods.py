@@ -16,16 +16,17 @@ entry per method, each with the machine that it was measured on.
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "methods.json"
-ROWS, HELD_OUT, STEPS = 1000, 100, 12
+ROWS, HELD_OUT, STEPS = 1000, 100, 10
 WAYS: dict[str, dict[str, Any]] = {
     "full": {"name": "full"},
     "layers": {"name": "layers"},
@@ -66,20 +67,29 @@ def main() -> None:
     if asked.table:
         print(table(found))
         return
-    names = asked.only or [way for way in ["base", *WAYS] if asked.speed or way not in found]
-    for name in names:
-        if asked.speed:
-            if name == "base":
-                continue
-            beside = [_apart("speed:lora", asked), _apart(f"speed:{name}", asked), _apart("speed:lora", asked)]
-            rates = [one["tokens_per_second"] for one in beside]
-            ratio = round(rates[1] / statistics.mean([rates[0], rates[2]]), 2)
-            made = {"speed": {"tokens_per_second": rates[1], "of_lora": ratio, "machine": beside[1]["machine"]}}
-        else:
-            made = _apart(f"quality:{name}", asked)
+    measured = "speed" if asked.speed else "scores"
+    names = asked.only or [way for way in ["base", *WAYS] if measured not in found.get(way, {})]
+    for name, made in (_speeds if asked.speed else _qualities)(names, asked):
         found[name] = {**found.get(name, {}), **made}
         print(name, json.dumps(made), flush=True)
         RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def _qualities(names: list[str], asked: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name in names:
+        yield name, _apart(f"quality:{name}", asked)
+
+
+def _speeds(names: list[str], asked: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give the speed of each method, beside LoRA's right before and after it."""
+    before = _apart("speed:lora", asked)["tokens_per_second"]
+    for name in names:
+        if name == "base":
+            continue
+        one = _apart(f"speed:{name}", asked)
+        after = _apart("speed:lora", asked)["tokens_per_second"]
+        yield name, {"speed": {**one, "of_lora": round(2 * one["tokens_per_second"] / (before + after), 2)}}
+        before = after
 
 
 def _apart(what: str, asked: argparse.Namespace) -> dict[str, Any]:
@@ -179,24 +189,25 @@ def general_loss(model: Any) -> float:
     return float(mean_loss(model, rows, Recipe()))
 
 
-def speed(name: str, data: Path, rows: int) -> dict[str, Any]:
+def speed(name: str, data: Path, n: int) -> dict[str, Any]:
     """Take a few steps; give the tokens per second of all but the first two."""
     from tunesmith import methods
     from tunesmith.methods.evidence import Evidence
     from tunesmith.models.load import find, load
-    from tunesmith.training.loop import Past, Plan, lay_out, steps
+    from tunesmith.training.loop import Past, Plan, gradients, lay_out, steps
     from tunesmith.training.optimizer import MasterAdamW
-    from tunesmith.training.prepare import labels, prepare_rows, training_encoder
+    from tunesmith.training.prepare import training_encoder
 
-    recipe = _recipe(name, STEPS * 16)
+    recipe = _recipe(name, STEPS * 12)
     where = find("smollm2")
     encoder = training_encoder(where, recipe)
-    prepared = prepare_rows(_task(data), recipe, encoder)
-    model = load(where, encoder)
+    prompts = _task(data).prompts("train", seed=recipe.seed, limit=recipe.limit.train)
+    rows = [row for row in map(encoder.encode, prompts) if row.size <= recipe.length.max_tokens]
+    model = load(where, encoder, onto=methods.place_of_base(recipe.method))
     recipe = recipe.resolved(model.width)
-    methods.prepare(model, recipe.method, 0, Evidence(labels=labels(prepared.prompts)))
+    whole = lay_out(model, rows, recipe)
+    methods.prepare(model, recipe.method, 0, Evidence((), partial(gradients, model, whole)))
     optimizer = MasterAdamW(model.net.named_parameters(), recipe.train, recipe.method.rate_factor)
-    whole = lay_out(model, prepared.rows, recipe)
     log = list(steps(model, optimizer, Plan((whole.epochs[0][:STEPS],)), [], recipe, Past()))
     rate = (log[-1].tokens - log[1].tokens) / (log[-1].seconds - log[1].seconds)
     return {"tokens_per_second": round(rate), "machine": _machine()}
