@@ -51,12 +51,13 @@ def test_the_readmes_task_and_recipe_are_valid():
     assert make_recipe(recipe).limit.train == 1000
 
 
-def test_the_readmes_python_compiles_and_uses_what_exists():
+def test_the_python_of_the_pages_compiles_and_uses_what_exists():
     import tunesmith
 
-    (code,) = (text for kind, text in BLOCKS if kind == "python")
-    compile(code, "README.md", "exec")
-    assert all(hasattr(tunesmith, name) for name in re.findall(r"tunesmith\.(\w+)", code))
+    pages = [README, (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")]
+    for code in (code for page in pages for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL)):
+        compile(code, "page", "exec")
+        assert all(hasattr(tunesmith, name) for name in re.findall(r"tunesmith\.(\w+)", code))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tasks").glob("*.yaml")), ids=lambda path: path.stem)

@@ -133,6 +133,10 @@ def logits(loaded, virtual=()):
         return answer_logits(loaded.net, batch.inputs, batch.keep)
 
 
+def test_no_method_is_left_out_here():
+    assert {method.name for method in WAYS.values()} == methods.METHODS.keys()
+
+
 @each_case
 def test_the_loss_falls_and_only_what_is_marked_moves(model, way, kind):
     loaded = model(kind)
