@@ -22,6 +22,11 @@ CONFIGS = {
     "ia3": lambda: peft.IA3Config(**TASK),
     "loha": lambda: peft.LoHaConfig(r=4, target_modules=["v_proj"], **TASK),
     "vera": lambda: peft.VeraConfig(r=8, target_modules=["q_proj"], **TASK),
+    "dora": lambda: peft.LoraConfig(r=4, target_modules=["v_proj"], use_dora=True, **TASK),
+    "lokr": lambda: peft.LoKrConfig(r=4, target_modules=["v_proj"], **TASK),
+    "oft": lambda: peft.OFTConfig(oft_block_size=8, r=0, target_modules=["q_proj", "down_proj"], **TASK),
+    "hra": lambda: peft.HRAConfig(r=4, target_modules=["q_proj"], **TASK),
+    "miss": lambda: peft.MissConfig(r=8, target_modules=["q_proj", "o_proj"], **TASK),
     "prompt_tuning": lambda: peft.PromptTuningConfig(num_virtual_tokens=5, **TASK),
     "p_tuning": lambda: peft.PromptEncoderConfig(num_virtual_tokens=5, encoder_hidden_size=16, **TASK),
     "prefix": lambda: peft.PrefixTuningConfig(num_virtual_tokens=5, **TASK),
@@ -51,7 +56,7 @@ def test_what_peft_wrote_says_the_same_here(model, tiny, tmp_path, capsys, way):
     expected = written(model, tiny, tmp_path, CONFIGS[way]())
     adapter = adapters.trained(tmp_path)
     assert "was not written by tunesmith" in capsys.readouterr().err
-    assert adapter.method.name == {"gaussian": "lora"}.get(way, way)
+    assert adapter.method.name == {"gaussian": "lora", "dora": "lora"}.get(way, way)
     assert adapter.base_sha256 is None
     loaded = adapters.load_trained(adapter, "float32")
     found = logits(loaded, loaded.encoder.virtual)

@@ -84,6 +84,8 @@ VARIANTS = {
     "hra",
     "miss",
 }  # the same places as others
+# Of these peft has no format; and what QLoRA has learned on packed weights is not what it says on dense ones.
+OURS = {"full", "bitfit", "norms", "layers", "sparse_mask", "houlsby", "pfeiffer", "parallel", "qlora", "qlora-fp4"}
 CASES = [(way, kind) for way in WAYS for kind in ("chat", "t5", "neox") if (kind == "chat" or way not in VARIANTS)]
 each_case = pytest.mark.parametrize(("way", "kind"), CASES, ids=lambda value: value)
 
@@ -264,7 +266,7 @@ def test_a_weight_of_512_by_64_and_its_lora_of_rank_8():
     assert round(1 - learning / 32_768, 2) == 0.86
 
 
-@pytest.mark.parametrize("way", ["prompt_tuning", "p_tuning", "prefix", "ia3", "lora", "vera", "loha"])
+@pytest.mark.parametrize("way", [way for way in WAYS if way not in OURS])
 def test_peft_reads_what_we_save(model, tiny, tmp_path, way):
     loaded = model("chat")
     fit, _ = trained(loaded, way, 3)

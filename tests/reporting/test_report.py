@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from typing import get_args
 from xml.etree import ElementTree
 
 import pytest
@@ -9,8 +10,10 @@ import pytest
 from tests.reporting.made import climbed, evaluated, headings, pair, text, trained
 from tunesmith.data.ledger import Ledger
 from tunesmith.errors import RunError
-from tunesmith.reporting.compare import compare
+from tunesmith.method import Method
+from tunesmith.reporting.compare import METHOD_TITLES, compare
 from tunesmith.reporting.report import render, write_report
+from tunesmith.reporting.terms import METHODS
 from tunesmith.runs.records import VirtualToken
 from tunesmith.runs.run import Run
 
@@ -173,3 +176,8 @@ def test_what_virtual_tokens_resemble_is_told_with_white_space_that_can_be_seen(
     assert "What the virtual tokens resemble" in headings(page)
     assert "do 0.910 \N{RETURN SYMBOL} 0.500 \N{OPEN BOX} 0.250" in text(page)
     assert "What the virtual tokens resemble" not in headings(render([trained(tmp_path / "lora")]))
+
+
+def test_every_method_has_a_name_and_a_meaning_in_words():
+    names = {name for kind in get_args(get_args(Method)[0]) for name in get_args(kind.model_fields["name"].annotation)}
+    assert names == METHOD_TITLES.keys() == METHODS.keys()

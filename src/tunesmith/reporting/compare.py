@@ -21,6 +21,13 @@ METHOD_TITLES = {
     "p_tuning": "P-tuning",
     "prefix": "prefix tuning",
     "bottleneck": "bottleneck adapters",
+    "sparse_mask": "sparse mask",
+    "loha": "LoHa",
+    "lokr": "LoKr",
+    "vera": "VeRA",
+    "oft": "OFT",
+    "hra": "HRA",
+    "miss": "MiSS",
 }
 
 

@@ -56,6 +56,13 @@ METHODS = {
         "Bottleneck adapters",
         "Small trained networks are added inside the blocks.",
     ),
+    "sparse_mask": ("Sparse mask", "A chosen share of the weights' entries is trained; all others cannot move."),
+    "loha": ("LoHa", "As LoRA, with an added matrix that is two low-rank products multiplied entry by entry."),
+    "lokr": ("LoKr", "As LoRA, with an added matrix that is a Kronecker product of small ones."),
+    "vera": ("VeRA", "As LoRA, with matrices drawn at random that stay so; two vectors around them are trained."),
+    "oft": ("OFT", "The inputs of layers are turned by trained rotations, in blocks."),
+    "hra": ("HRA", "The inputs of layers are turned by a chain of trained reflections."),
+    "miss": ("MiSS", "As LoRA, with an added matrix made of a few trained rows that are shared out over all."),
     "full": ("Full fine-tuning", "Every weight of the model is trained, and a whole new model is saved."),
 }
 TRAINED = {
