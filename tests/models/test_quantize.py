@@ -19,7 +19,7 @@ from tunesmith import methods
 from tunesmith.adapters import folder as adapters
 from tunesmith.errors import ConfigError, ModelError
 from tunesmith.inference.generate import generate
-from tunesmith.method import Full, Lora, PromptTuning, Qlora
+from tunesmith.method import Lora, PromptTuning, Qlora
 from tunesmith.methods.lora import Linear as FusedLora
 from tunesmith.models import blocks, device, quantize
 from tunesmith.models.fused import low_rank
@@ -321,18 +321,20 @@ def test_what_cannot_be_done_is_refused_with_a_way_out(model, tmp_path, monkeypa
     for field, value in (("init", "pissa"), ("dora", True)):
         with pytest.raises(ConfigError, match=field):
             make_recipe({"method": {"name": "qlora", field: value}})
+    methods.prepare(model("chat"), Qlora(rank=4), seed=0).write(tmp_path / "packed", "base")
+    methods.prepare(model("chat"), Lora(rank=4), seed=0).write(tmp_path / "dense", "base")
     loaded = model("chat")
-    fit = methods.prepare(loaded, Qlora(rank=4), seed=0)
-    fit.write(tmp_path, "base")
+    methods.load(loaded, Qlora(rank=4), tmp_path / "packed", "one")
     with pytest.raises(ModelError, match="packed as nf4 with double quantisation, the adapter asks for fp4"):
-        methods.load(loaded, Qlora(rank=4, quant="fp4", double_quant=False), tmp_path, "other")
-    for method in (Full(), PromptTuning()):
-        with pytest.raises(ModelError, match="the base is in 4 bits"):
-            methods.prepare(loaded, method, seed=0)
+        methods.load(loaded, Qlora(rank=4, quant="fp4", double_quant=False), tmp_path / "packed", "other")
+    with pytest.raises(ModelError, match="the base is in 4 bits"):
+        methods.load(loaded, Lora(rank=4), tmp_path / "dense", "other")
+    with pytest.raises(ModelError, match="has an adapter, 'one', already"):
+        methods.prepare(loaded, PromptTuning(), seed=0)
     dense = model("chat")
-    methods.prepare(dense, Lora(rank=4), seed=0)
-    with pytest.raises(ModelError, match="the adapter 'default' sits on the dense base"):
-        methods.load(dense, Qlora(rank=4), tmp_path, "other")
+    methods.load(dense, Lora(rank=4), tmp_path / "dense", "one")
+    with pytest.raises(ModelError, match="the adapter 'one' sits on the dense base"):
+        methods.load(dense, Qlora(rank=4), tmp_path / "packed", "other")
     monkeypatch.setattr(quantize, "BITSANDBYTES", None)
     with pytest.raises(ModelError, match="bitsandbytes is not installed") as missing:
         methods.prepare(model("chat"), Qlora(), seed=0)

@@ -76,7 +76,12 @@ def test_lora_of_rank_8_on_a_weight_of_512_by_64_trains_4608_instead_of_32768(mo
 
 def test_what_sizes_cannot_tell_is_refused(model):
     shape = shape_of(model("chat").net.config.to_dict())
-    for method in (Layers(pattern="mlp"), Further(name="loha", targets=None), Lora(ranks={"layers.1.q_proj": 2})):
+    for method in (
+        Layers(pattern="mlp"),
+        Further(name="loha", targets=None),
+        Lora(ranks={"layers.1.q_proj": 2}),
+        Further(name="loha", options={"rank_pattern": {"q_proj": 2}}),
+    ):
         with pytest.raises(ModelError, match="cannot be told"):
             trained_parameters(method, shape)
     with pytest.raises(ModelError, match="no linear layer"):

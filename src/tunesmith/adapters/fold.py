@@ -264,6 +264,8 @@ def _factors(adapter: Adapter) -> dict[str, Factors]:
 def _truncated(base: Model, changes: Mapping[str, Tensor], rank: int) -> tuple[dict[str, Factors], str]:
     found = apply.truncated(base.net, changes, rank)
     whole = sum(float(change.square().sum()) for change in changes.values())
+    if not whole:
+        raise ModelError("the adapters change nothing: there is nothing to cut to a rank", fix="use other --weights")
     kept = sum(float((one.up.norm(dim=0) ** 4).sum()) for one in found.values())  # columns are of length root of s
     return found, f"rank {rank} keeps {100 * kept / whole:.1f} % of the change's squared length"
 
@@ -296,6 +298,8 @@ def _proof(adapters: Sequence[Adapter], weights: Sequence[float], merged: Merged
     name = "the adapter in fp32" if alone else "the base plus the sum in fp32"
     reference = live(adapters[0], "float32") if alone else _summed(adapters, weights, merged.merging)
     noisy = {f"the adapter in {dtype}": live(adapters[0], dtype)} if alone and dtype != "float32" else {}
+    if alone and isinstance(adapters[0].method, Qlora):
+        noisy["the adapter on the 4-bit base that it was trained on"] = load_trained(adapters[0])
     told: list[Fidelity] = []
     for held in {held.told: held for held in helds}.values():
         first, *others = _against({**made, **noisy}, name, reference, held)

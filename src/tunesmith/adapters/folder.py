@@ -142,9 +142,10 @@ def attach(model: Model, adapter: Adapter, name: str) -> Fit:
     """
     if name in model.fits:
         raise ModelError(f"the model has an adapter '{name}' already", fix="detach it first, or choose another name")
-    if adapter.base_sha256 not in (None, model.sha256):
+    known = adapter.base_sha256 is not None
+    if adapter.base_sha256 != model.sha256 if known else adapter.base != model.name:
         raise ModelError(
-            f"{adapter.folder}: was trained on {adapter.base} {str(adapter.base_sha256)[:12]}, "
+            f"{adapter.folder}: was trained on {adapter.base} {str(adapter.base_sha256 or '')[:12]}, "
             f"but this model is {model.name} {model.sha256[:12]}",
             fix="load the model it was trained on",
         )

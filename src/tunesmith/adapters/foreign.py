@@ -6,30 +6,14 @@ from typing import Any
 
 from peft import PeftConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-from safetensors import safe_open
 
 from tunesmith.errors import ModelError
 from tunesmith.method import Further, Ia3, Lora, Method, Prefix, PromptTuning, PTuning
-from tunesmith.methods.injected import WEIGHTS
+from tunesmith.methods.injected import ODD, WEIGHTS
 from tunesmith.models.embedded import HUB_IDS
 
 CONFIG = "adapter_config.json"
 PROMPTS: dict[str, Any] = {"PROMPT_TUNING": PromptTuning, "P_TUNING": PTuning, "PREFIX_TUNING": Prefix}
-# What changes more than the layers' weights, or only some of the tokens: read without it, the adapter would be another.
-ODD = {
-    "modules_to_save": "trains whole modules besides",
-    "trainable_token_indices": "trains single words of the vocabulary",
-    "target_parameters": "adapts parameters that are no layers",
-    "layer_replication": "repeats layers of the base",
-    "alora_invocation_tokens": "is switched on by words in the prompt",
-    "arrow_config": "routes between several adapters",
-    "use_bdlora": "has block-diagonal factors",
-    "use_qalora": "pools its inputs",
-    "velora_config": "compresses its inputs",
-    "monteclora_config": "draws its weights at random",
-    "kasa_config": "has singular values of its own",
-    "megatron_config": "belongs into Megatron",
-}
 ONCE = "merge it into its base with peft's own merge_and_unload, and use that model"
 
 
@@ -92,7 +76,3 @@ def _check(folder: Path, config: Any) -> None:
             f"{folder}: holds no {WEIGHTS}" + (", only a pickle, adapter_model.bin" if old else ""),
             fix="load it with peft and save it again" if old else "restore the file",
         )
-    with safe_open(folder / WEIGHTS, "pt") as file:
-        whole = [key for key in file.keys() if key.endswith(("embed_tokens.weight", "lm_head.weight", "shared.weight"))]  # noqa: SIM118
-    if whole:
-        raise ModelError(f"{folder}: holds the base's own {whole[0]}, trained", fix=ONCE)

@@ -99,12 +99,12 @@ def fidelity(what: tuple[str, Tensor], reference: tuple[str, Tensor], told: str)
     KL(p || q) = sum over words of p (log p - log q), and its mean over the answer tokens.
     """
     (name, q), (against, p) = what, reference
-    kl = (p.exp() * (p - q)).sum(-1)
+    kl = float((p.exp() * (p - q)).sum(-1).double().mean())
     return Fidelity(
         what=name,
         reference=against,
         rows=told,
         answer_tokens=len(p),
-        kl=max(0.0, float(kl.double().mean())),  # rounding can leave it below zero
+        kl=0.0 if kl < 0.0 else kl,  # rounding can leave it below zero; what is no number stays so
         agreement=float((p.argmax(-1) == q.argmax(-1)).double().mean()),
     )

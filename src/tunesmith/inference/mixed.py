@@ -51,11 +51,11 @@ def _virtual(model: Model, name: str | None) -> tuple[int, ...]:
 def _only(model: Model, name: str | None) -> Iterator[None]:
     """Switch on this adapter alone, or none of them."""
     before = {fit: fit.strength for fit in model.fits.values()}
-    for fit in before:
-        fit.switch(0.0)
-    if name is not None:
-        model.fits[name].switch(before[model.fits[name]] or 1.0)
     try:
+        for fit in before:
+            fit.switch(0.0)
+        if name is not None:
+            model.fits[name].switch(before[model.fits[name]] or 1.0)
         yield
     finally:
         for fit in before:

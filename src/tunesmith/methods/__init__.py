@@ -56,9 +56,13 @@ def prepare(model: Model, method: Any, seed: int, evidence: Evidence | None = No
     nothing for the method to train.
     """
     family = pick(METHODS, method.name, "method")
+    if model.fits:
+        raise ModelError(f"the model has an adapter, '{next(iter(model.fits))}', already", fix=AGAIN)
     _refuse_packed(model, method)
-    model.fits[TRAINED] = family.prepare(model, method, TRAINED, seed, evidence or Evidence())
-    return model.fits[TRAINED]
+    fit = family.prepare(model, method, TRAINED, seed, evidence or Evidence())
+    fit.strength, fit.learns = 1.0, True
+    model.fits[TRAINED] = fit
+    return fit
 
 
 def place_of_base(method: Any) -> torch.device | None:
@@ -67,11 +71,38 @@ def place_of_base(method: Any) -> torch.device | None:
 
 
 def load(model: Model, method: Any, folder: Path, name: str = TRAINED) -> Fit:
-    """Put what `method` has saved in `folder` onto `model` under `name`, switched on and frozen. Raises ModelError."""
+    """Put what `method` has saved in `folder` onto `model` under `name`, switched on and frozen.
+
+    Others stay on, but for those that stand in the same places. Raises
+    ModelError; the model is then as it was.
+    """
+    _check(model, name)
     _refuse_packed(model, method)
-    model.fits[name] = pick(METHODS, method.name, "method").load(model, method, name, folder)
-    model.net.requires_grad_(False)
-    return model.fits[name]
+    before = {other: other.strength for other in model.fits.values()}
+    for other in before:
+        other.switch(0.0)  # what lies below is the base
+    try:
+        fit = pick(METHODS, method.name, "method").load(model, method, name, folder)
+        model.net.requires_grad_(False)
+        fit.strength, fit.among = 1.0, model.fits
+        model.fits[name] = fit
+    finally:
+        new = model.fits.get(name)
+        for other, strength in before.items():
+            if strength and not (new and new.claims & other.claims):
+                other.switch(strength)
+    return fit
+
+
+def _check(model: Model, name: str) -> None:
+    """Refuse names that torch cannot give to a part of a network, and company for an adapter that learns."""
+    if not name or "." in name or hasattr(torch.nn.ModuleDict, name):
+        raise ModelError(f"an adapter cannot be called '{name}'", fix="use letters, digits, - and _")
+    if any(fit.learns for fit in model.fits.values()):
+        raise ModelError("an adapter is learning on this model, and must be alone on it", fix=AGAIN)
+
+
+AGAIN = "load the model again"
 
 
 def _refuse_packed(model: Model, method: Any) -> None:

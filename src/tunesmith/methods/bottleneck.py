@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from tunesmith.errors import ModelError
 from tunesmith.method import Bottleneck
 from tunesmith.methods.evidence import Evidence
+from tunesmith.methods.selective import innermost
 from tunesmith.models.fit import Fit
 from tunesmith.models.load import Model
 
@@ -20,7 +21,7 @@ ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 # The layers whose output goes back into the residual stream, and the MLPs, by the names that families give them.
 AFTER_ATTENTION = (
     *("self_attn.o_proj", "SelfAttention.o", "EncDecAttention.o"),
-    *("attention.dense", "attn.c_proj", "self_attn.out_proj"),
+    *("attention.dense", "attn.c_proj", "self_attn.out_proj", "self_attn.dense", "encoder_attn.out_proj"),
 )
 AFTER_MLP = ("mlp.down_proj", "DenseReluDense.wo", "mlp.dense_4h_to_h", "mlp.c_proj", ".fc2")
 MLP = (".mlp", ".DenseReluDense")
@@ -49,8 +50,11 @@ class Waists(Fit):
 
     def __init__(self, net: PreTrainedModel, name: str, method: Bottleneck) -> None:
         self.net, self.name, self.method = net, name, method
+        self.strength = 1.0
         self.parts = {path: Waist(int(net.config.hidden_size), method) for path in places(net, method)}
-        self._hooks = [self._hang(net.get_submodule(path), part) for path, part in self.parts.items()]
+        self._layers = [innermost(net, path) for path in self.parts]
+        pairs = zip(self._layers, self.parts.values(), strict=True)
+        self._hooks = [self._hang(layer, part) for layer, part in pairs]
 
     def write(self, folder: Path, base: str) -> None:
         """Write the small networks under the paths of their layers."""
@@ -61,9 +65,8 @@ class Waists(Fit):
 
     def remove(self) -> None:
         """Take the hooks and the small networks off."""
-        for path, hook in zip(self.parts, self._hooks, strict=True):
+        for module, hook in zip(self._layers, self._hooks, strict=True):
             hook.remove()
-            module: Any = self.net.get_submodule(path)
             del module.bottleneck[self.name]
             if not len(module.bottleneck):
                 del module.bottleneck
@@ -98,7 +101,7 @@ class Waists(Fit):
 def prepare(model: Model, method: Bottleneck, name: str, seed: int, evidence: Evidence) -> Waists:
     """Freeze the network and hang fresh adapters into it."""
     model.net.requires_grad_(False)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
         fit = Waists(model.net, name, method)
     for part in fit.parts.values():
@@ -109,16 +112,22 @@ def prepare(model: Model, method: Bottleneck, name: str, seed: int, evidence: Ev
 def load(model: Model, method: Bottleneck, name: str, folder: Path) -> Waists:
     """Hang saved adapters into the network."""
     fit = prepare(model, method, name, 0, Evidence())
-    fit.fill(load_file(folder / WEIGHTS))
+    try:
+        fit.fill(load_file(folder / WEIGHTS))
+    except ModelError:
+        fit.remove()
+        raise
     return fit
 
 
 def places(net: PreTrainedModel, method: Bottleneck) -> Iterable[str]:
     """Name the layers that adapters are hung onto. Raises ModelError if the model has none that we know."""
     found = [name for name, _ in net.named_modules() if name.endswith(PLACES[method.placement])]
-    if not found:
+    lacking = method.placement == "houlsby" and not any(name.endswith(AFTER_ATTENTION) for name in found)
+    if not found or lacking:
+        part = "attention" if lacking else "block"
         raise ModelError(
-            f"bottleneck: does not know where the blocks of a {net.config.model_type} model end",
+            f"bottleneck: does not know where the {part} of a {net.config.model_type} model ends",
             fix="-s method.name=lora",
         )
     return found

@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -20,6 +19,7 @@ from transformers import PreTrainedModel
 
 from tunesmith.errors import ModelError
 from tunesmith.method import Prefix
+from tunesmith.methods.selective import innermost
 from tunesmith.models import virtual
 from tunesmith.models.fit import Fit, whole_or_nothing
 from tunesmith.models.load import Model
@@ -33,11 +33,13 @@ class EncoderPrefix(Fit):
 
     def __init__(self, model: Model, name: str, states: dict[str, Tensor]) -> None:
         self.net, self.name = model.net, name
+        self.claims = frozenset({"prefix"})
         tokens = len(next(iter(states.values())))
         zeros = Table(torch.zeros(tokens, model.width, dtype=model.dtype.torch, device=model.device))
         zeros.requires_grad_(False)
         self.virtual = virtual.ids(tokens, virtual.add_words(self.net, name, zeros, tokens))
         self.states = {path: nn.Parameter(state.to(model.device, model.dtype.torch)) for path, state in states.items()}
+        self._layers = {path: innermost(self.net, path) for path in states}
         self._handles: list[RemovableHandle] = []
         self.switch(1.0)
 
@@ -51,7 +53,7 @@ class EncoderPrefix(Fit):
         while self._handles:
             self._handles.pop().remove()
         for path, state in self.states.items():
-            layer: Any = self.net.get_submodule(path)
+            layer = self._layers[path]
             # A module's own parameter, so that the optimizer and a count of parameters find it.
             layer.register_parameter(f"prefix_{self.name}", state if on else None)
             if on:
@@ -60,8 +62,8 @@ class EncoderPrefix(Fit):
     def remove(self) -> None:
         """Take states and virtual words off."""
         self.switch(0.0)
-        for path in self.states:
-            del self.net.get_submodule(path)._parameters[f"prefix_{self.name}"]
+        for layer in self._layers.values():
+            layer._parameters.pop(f"prefix_{self.name}", None)
         virtual.remove_words(self.net, self.name)
 
 
@@ -77,6 +79,11 @@ def prepare(model: Model, method: Prefix, name: str, ids: list[int]) -> EncoderP
 
 def load(model: Model, name: str, folder: Path) -> EncoderPrefix:
     """Put saved keys and values before those of the network. Raises ModelError if they are another network's."""
+    if not (folder / WEIGHTS).is_file():
+        raise ModelError(
+            f"{folder}: holds no {WEIGHTS}; peft's prefix for such models, of the decoder alone, is not read",
+            fix="train a prefix here, or use it through peft",
+        )
     saved = load_file(folder / WEIGHTS)
     if set(saved) != set(_layers(model.net)):
         raise ModelError(f"{folder}: its layers are not this model's", fix="load it onto the model it was trained on")
@@ -86,7 +93,7 @@ def load(model: Model, name: str, folder: Path) -> EncoderPrefix:
 def _layers(net: PreTrainedModel) -> list[str]:
     """Name the layers that make the keys and values of what the encoder has read. Raises ModelError if not T5's."""
     pattern = re.compile(r"(encoder\..*\.SelfAttention|decoder\..*\.EncDecAttention)\.[kv]")
-    found = [path for path, _ in net.named_modules() if pattern.fullmatch(path)]
+    found = [path for path, _ in net.named_modules() if pattern.fullmatch(path)]  # peft's own end otherwise
     if not found:
         raise ModelError(
             f"prefix: the encoder of a {net.config.model_type} model takes no keys from outside",

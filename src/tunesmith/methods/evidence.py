@@ -1,6 +1,7 @@
 """Evidence: what a method may look at before it begins, besides the network."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -12,7 +13,9 @@ class Evidence(NamedTuple):
     """`labels` are the answers that the rows choose from, if they are few.
 
     `gradients(weights, n)` gives the gradients of these weights at each of the first n steps, without taking them.
+    `state` is what `Fit.state` gave for the checkpoint that a run goes on from.
     """
 
     labels: tuple[str, ...] = ()
     gradients: Gradients | None = None
+    state: Mapping[str, Tensor] = MappingProxyType({})

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from tunesmith.errors import ConfigError
 from tunesmith.method import Further, Ia3
 from tunesmith.methods.evidence import Evidence
-from tunesmith.methods.injected import Injected, inject, read, targets, task_type
+from tunesmith.methods.injected import ODD, Injected, inject, read, targets, task_type
 from tunesmith.models.load import Model
 from tunesmith.names import suggest
 
@@ -53,8 +53,11 @@ def load(model: Model, method: Further | Ia3, name: str, folder: Path) -> Inject
 def _config(name: str, given: dict[str, Any], task: str) -> PeftConfig:
     kind = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(name.upper())]
     known = {field.name for field in fields(kind)}
-    for option in given:
+    for option, value in given.items():
         if option not in known:
             raise ConfigError(f"method.options: peft's {name} has no field '{option}'", fix=suggest(option, known))
+        if option in ODD or (option == "bias" and value != "none"):
+            told = ODD.get(option, "trains the base's biases besides")
+            raise ConfigError(f"method.options: {option} {told}, which no adapter here does", fix="leave it out")
     found: PeftConfig = kind(task_type=task, **given)
     return found

@@ -10,6 +10,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from tunesmith.errors import ModelError
 from tunesmith.method import GROUPS
@@ -18,6 +19,21 @@ from tunesmith.models.fit import KEEP, Fit, whole_or_nothing
 from tunesmith.names import suggest
 
 WEIGHTS = "adapter_model.safetensors"
+# What changes more than the layers' weights, or only some of the tokens: read without it, the adapter would be another.
+ODD = {
+    "modules_to_save": "trains whole modules besides",
+    "trainable_token_indices": "trains single words of the vocabulary",
+    "target_parameters": "adapts parameters that are no layers",
+    "layer_replication": "repeats layers of the base",
+    "alora_invocation_tokens": "is switched on by words in the prompt",
+    "arrow_config": "routes between several adapters",
+    "use_bdlora": "has block-diagonal factors",
+    "use_qalora": "pools its inputs",
+    "velora_config": "compresses its inputs",
+    "monteclora_config": "draws its weights at random",
+    "kasa_config": "has singular values of its own",
+    "megatron_config": "belongs into Megatron",
+}
 
 
 class Injected(Fit):
@@ -25,12 +41,13 @@ class Injected(Fit):
 
     def __init__(self, tuner: PeftModel, name: str) -> None:
         self.tuner, self.name = tuner, name
-        layers = self.layers().values()
+        layers = self.own().values()
+        self.claims = frozenset(f"peft: {path}" for path in self.own())
         # DoRA's magnitudes do not shrink with the update: it is on or off.
         linear = [layer for layer in layers if name not in getattr(layer, "lora_variant", ())]
         self._scaling = {layer: layer.scaling[name] for layer in linear if name in _scaling_of(layer)}
         moving = plain.moves_the_base(tuner.peft_config[name])
-        self._start = plain.begun(self.layers().items(), name) if moving else {}
+        self._start = plain.begun(self.own().items(), name) if moving else {}
 
     @property
     def net(self) -> PreTrainedModel:
@@ -44,7 +61,7 @@ class Injected(Fit):
         weights = get_peft_model_state_dict(self.tuner, adapter_name=self.name, save_embedding_layers=False)
         if self._start:
             config = plain.doubled(config)
-            weights = plain.converted(weights, self.layers(), self._start, self.name)
+            weights = plain.converted(weights, self.own(), self._start, self.name)
         config.base_model_name_or_path = base
         config.inference_mode = True
         config.save_pretrained(str(folder))
@@ -53,21 +70,32 @@ class Injected(Fit):
     def _set(self, strength: float) -> None:
         """Scale the update where peft scales it; other methods are on or off."""
         on = strength > 0 if self._scaling else whole_or_nothing(self.name, strength)
-        for layer in self.layers().values():
+        for layer in self.own().values():
+            learning = [(p, p.requires_grad) for p in layer.parameters()]
+            layer.enable_adapters(on)
             if on:
-                layer.set_adapter([self.name], inference_mode=True)
-            if on or self.name in layer.active_adapters:  # another one that is on stays so
-                layer.enable_adapters(on)
-            if on and layer in self._scaling:
-                layer.scaling[self.name] = self._scaling[layer] * strength
+                layer.set_adapter([self.name])
+            for p, was in learning:  # peft lets what it switches on learn
+                p.requires_grad_(was)
+            if layer in self._scaling:
+                layer.scaling[self.name] = self._scaling[layer] * (strength or 1.0)
 
     def remove(self) -> None:
         """Take the adapter's weights off; layers without any other become what they were."""
-        self.tuner.base_model.delete_adapter(self.name)
+        self.switch(0.0)
+        on = {layer for layer in self.layers().values() if not layer.disable_adapters}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of the one that peft makes active instead, which is not so
+            self.tuner.base_model.delete_adapter(self.name)
+        for layer in self.layers().values():
+            if layer not in on:
+                layer.enable_adapters(False)  # peft makes another one active
         for path, layer in list(self.net.named_modules()):
             if isinstance(layer, BaseTunerLayer) and not _names(layer):
                 parent, _, last = path.rpartition(".")
                 setattr(self.net.get_submodule(parent), last, layer.base_layer)
+        if not self.layers() and hasattr(self.net, "peft_config"):
+            del self.net.peft_config
 
     def deltas(self) -> dict[str, Tensor]:
         """Give what peft's own merge does to the weights, layer by layer; each is left as it was."""
@@ -75,28 +103,30 @@ class Injected(Fit):
             raise ModelError(f"{self.name}: has moved the base's weights to begin with", fix="save it, and load that")
         shared = _shared(self.net)
         found: dict[str, Tensor] = {}
-        for path, layer in self.layers().items():
-            if self.name in _names(layer):
-                if layer.get_base_layer().weight in shared:
-                    raise ModelError(f"{path}: is tied to another layer, which would change with it", fix=KEEP)
-                found |= {f"{path}.{key}": delta for key, delta in _merged(layer, self.name).items()}
+        for path, layer in self.own().items():
+            if layer.get_base_layer().weight in shared:
+                raise ModelError(f"{path}: is tied to another layer, which would change with it", fix=KEEP)
+            found |= {f"{path}.{key}": delta for key, delta in _merged(layer, self.name).items()}
         return found
 
     def factors(self) -> dict[str, plain.Factors]:
         """Give the update of each layer by its path, scaling included. Raises ModelError if it is not plain LoRA."""
         found = {}
-        for path, layer in self.layers().items():
-            if self.name in _names(layer):
-                odd = self.name not in getattr(layer, "lora_A", ()) or self.name in layer.lora_variant
-                if odd or layer.lora_bias.get(self.name):
-                    raise ModelError("only plain LoRA has two factors to take on", fix="--how sum, or --how svd")
-                up, down = plain.factors_of(layer, self.name)
-                found[path] = plain.Factors(layer.scaling[self.name] * up, down)
+        for path, layer in self.own().items():
+            odd = self.name not in getattr(layer, "lora_A", ()) or self.name in layer.lora_variant
+            if odd or layer.lora_bias.get(self.name):
+                raise ModelError("only plain LoRA has two factors to take on", fix="--how sum, or --how svd")
+            up, down = plain.factors_of(layer, self.name)
+            found[path] = plain.Factors(self._scaling[layer] * up, down)
         return found
 
     def layers(self) -> dict[str, Any]:
         """Give peft's layers on the network by their paths, those of other adapters among them."""
         return {path: layer for path, layer in self.net.named_modules() if isinstance(layer, BaseTunerLayer)}
+
+    def own(self) -> dict[str, Any]:
+        """Give those of peft's layers that this adapter has weights in."""
+        return {path: layer for path, layer in self.layers().items() if self.name in _names(layer)}
 
 
 def inject(net: PreTrainedModel, config: PeftConfig, name: str, seed: int = 0) -> Injected:
@@ -107,7 +137,7 @@ def inject(net: PreTrainedModel, config: PeftConfig, name: str, seed: int = 0) -
     """
     net.requires_grad_(False)
     device = net.device
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of several adapters on one network, which is what we want
         warnings.simplefilter("ignore", FutureWarning)  # of transformers, about a name that peft uses
         torch.manual_seed(seed)
@@ -138,7 +168,23 @@ def read(net: PreTrainedModel, folder: Path, name: str, config: PeftConfig | Non
     if isinstance(getattr(config, "init_lora_weights", None), str):
         config.init_lora_weights = True  # the start is about to be written over
     fit = inject(net, config, name)
-    result = set_peft_model_state_dict(fit.tuner, load_file(folder / WEIGHTS), adapter_name=name)
+    try:
+        _fill(fit, folder)
+    except ModelError:
+        fit.remove()
+        raise
+    fit.switch(1.0)
+    return fit
+
+
+def _fill(fit: Injected, folder: Path) -> None:
+    """Give an adapter its saved weights: all of them, and nothing else. Raises ModelError."""
+    saved, name = load_file(folder / WEIGHTS), fit.name
+    own = fit.tuner.base_model.prefix.partition("_")[0] + "_"
+    odd = next((key for key in saved if f".{own}" not in key), None)
+    if odd:
+        raise ModelError(f"{folder}: holds {odd}, which is no part of an adapter", fix="take it out of the file")
+    result = set_peft_model_state_dict(fit.tuner, saved, adapter_name=name)
     if result.unexpected_keys:
         odd = result.unexpected_keys[0]
         raise ModelError(f"{folder}: has weights for layers the model lacks: {odd}", fix="train again")
@@ -146,15 +192,15 @@ def read(net: PreTrainedModel, folder: Path, name: str, config: PeftConfig | Non
     lacking = [key for key in result.missing_keys if f".{name}." in f"{key}." and ".vera_" not in key]
     if lacking:
         raise ModelError(f"{folder}: has no weights for {lacking[0]}", fix="restore its files, or train again")
-    fit.switch(1.0)
-    return fit
 
 
 def targets(net: PreTrainedModel, asked: str | tuple[str, ...]) -> str | list[str]:
     """Name the layers to adapt: `all-linear` goes to PEFT as it is, groups become the names this model uses."""
     if asked == "all-linear":
         return "all-linear"
-    have = {name.rpartition(".")[2] for name, module in net.named_modules() if isinstance(module, torch.nn.Linear)}
+    have = {
+        name.rpartition(".")[2] for name, module in net.named_modules() if isinstance(module, (torch.nn.Linear, Conv1D))
+    }
     names = GROUPS.get(asked, (asked,)) if isinstance(asked, str) else asked
     found = sorted(have & set(names))
     missing = [] if isinstance(asked, str) and asked in GROUPS else sorted(set(names) - have)
@@ -162,7 +208,7 @@ def targets(net: PreTrainedModel, asked: str | tuple[str, ...]) -> str | list[st
         wrong = missing[0] if missing else str(asked)
         raise ModelError(
             f"method.targets: the model has no linear layer '{wrong}'",
-            fix=suggest(wrong, {*have, *GROUPS, "all-linear"}),
+            fix=suggest(wrong, {*have, *GROUPS, "all-linear"} - {wrong}),
         )
     return found
 

@@ -1,5 +1,6 @@
 """LoRA, through `peft`: low-rank updates injected into the network's linear layers."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ from peft import LoraConfig, PeftConfig
 from peft.tuners import lora
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
+from tunesmith.errors import ModelError
 from tunesmith.method import Lora
 from tunesmith.methods.evidence import Evidence
 from tunesmith.methods.injected import Injected, inject, read, targets, task_type
@@ -30,7 +33,7 @@ def load(model: Model, method: Lora, name: str, folder: Path) -> Injected:
 
 def _mixing(fit: Injected) -> Injected:
     """Mark an adapter whose layers all take rows of several adapters in one batch."""
-    fit.mixes = all(isinstance(layer, Linear) and layer.mixes(fit.name) for layer in fit.layers().values())
+    fit.mixes = all(isinstance(layer, Linear) and layer.mixes(fit.name) for layer in fit.own().values())
     return fit
 
 
@@ -101,7 +104,12 @@ class Linear(lora.Linear):  # type: ignore[misc]
 
 
 def config(net: PreTrainedModel, method: Lora) -> LoraConfig:
-    """Write the method as PEFT's own configuration."""
+    """Write the method as PEFT's own configuration. Raises ModelError if a pattern of `ranks` meets no layer."""
+    linear = [path for path, layer in net.named_modules() if isinstance(layer, (torch.nn.Linear, Conv1D))]
+    for pattern in method.ranks:
+        if not any(re.match(rf"(.*\.)?({pattern})$", path) for path in linear):
+            fix = f"names look like '{linear[len(linear) // 2]}'"
+            raise ModelError(f"method.ranks: no linear layer of the model is called '{pattern}'", fix=fix)
     return LoraConfig(
         task_type=task_type(net),
         r=method.rank,

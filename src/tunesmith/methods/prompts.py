@@ -55,6 +55,7 @@ class KeysAndValues(Fit):
 
     def __init__(self, model: Model, name: str, prefixes: list[Prefix], config: PeftConfig) -> None:
         self.net, self.name, self.prefixes, self.config = model.net, name, prefixes, config
+        self.claims = frozenset({"prefix"})
         tokens = config.num_virtual_tokens
         zeros = Table(torch.zeros(tokens, model.width, dtype=model.dtype.torch, device=model.device))
         zeros.requires_grad_(False)
@@ -91,7 +92,7 @@ def prepare_network(model: Model, method: PTuning, name: str, seed: int, evidenc
     """Freeze the network and put virtual tokens before its prompts that a small network of peft's makes."""
     model.net.requires_grad_(False)
     config = _config(PromptEncoderConfig, model.net, method.tokens, encoder_hidden_size=method.hidden)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
         table = _Made(config)
     embedding: Any = model.net.get_input_embeddings()
@@ -175,8 +176,8 @@ def nearest_words(model: Model, fit: Fit, n: int = 3) -> list[VirtualToken]:
         return []
     words: Any = model.net.get_input_embeddings()
     learned = nn.functional.normalize(fit.table().float(), dim=1)
-    pieces = words.weight.float().split(8192)  # the whole vocabulary in fp32 can be gigabytes
-    cosines = torch.cat([learned @ nn.functional.normalize(piece, dim=1).t() for piece in pieces], 1)
+    pieces = words.weight.split(8192)  # the whole vocabulary in fp32 can be gigabytes
+    cosines = torch.cat([learned @ nn.functional.normalize(piece.float(), dim=1).t() for piece in pieces], 1)
     best = cosines.topk(min(n, cosines.shape[1]))
     decode: Any = model.encoder.tokenizer.decode
     said = [[str(decode([token])) for token in row] for row in best.indices.tolist()]
@@ -240,4 +241,7 @@ def _write(folder: Path, base: str, config: PeftConfig, vectors: Tensor) -> None
 
 
 def _read(folder: Path) -> tuple[Tensor, Any]:
-    return load_file(folder / WEIGHTS)[SAVED], PeftConfig.from_pretrained(str(folder))
+    saved = load_file(folder / WEIGHTS)
+    if SAVED not in saved:
+        raise ModelError(f"{folder}: holds no '{SAVED}'", fix="restore its files, or train again")
+    return saved[SAVED], PeftConfig.from_pretrained(str(folder))

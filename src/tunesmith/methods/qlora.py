@@ -23,7 +23,10 @@ def prepare(model: Model, method: Qlora, name: str, seed: int, evidence: Evidenc
 def load(model: Model, method: Qlora, name: str, folder: Path) -> Injected:
     """Pack the base and put a saved adapter onto it. Raises ModelError as `prepare` does."""
     _pack(model, method)
-    return lora.load(model, method, name, folder)
+    try:
+        return lora.load(model, method, name, folder)
+    except ModelError as wrong:
+        raise ModelError(wrong.what, fix=f"{wrong.fix}; then {AGAIN}, whose base has been packed") from wrong
 
 
 def _pack(model: Model, method: Qlora) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -15,6 +17,7 @@ from tunesmith.method import BitFit, Layers, Norms
 from tunesmith.methods.evidence import Evidence
 from tunesmith.models.fit import Fit
 from tunesmith.models.load import Model
+from tunesmith.models.virtual import Words
 
 WEIGHTS = "weights.safetensors"
 
@@ -32,11 +35,12 @@ class Overlay(Fit):
     def __init__(self, name: str, slots: dict[str, Slot], own: dict[str, Tensor]) -> None:
         self.name, self.slots = name, slots
         self.own = {weight: nn.Parameter(value) for weight, value in own.items()}
+        self.claims = frozenset(slots)
         self.switch(1.0)
 
     def write(self, folder: Path, base: str) -> None:
         """Write the trained weights under the network's own names."""
-        save_file({weight: value.detach().contiguous() for weight, value in self.own.items()}, folder / WEIGHTS)
+        write_whole({weight: value.detach() for weight, value in self.own.items()}, folder / WEIGHTS)
 
     @torch.no_grad()
     def _set(self, strength: float) -> None:
@@ -70,12 +74,34 @@ def prepare(model: Model, method: BitFit | Norms | Layers, name: str, seed: int,
 
 
 def load(model: Model, method: BitFit | Norms | Layers, name: str, folder: Path) -> Overlay:
-    """Hang saved weights into the network."""
-    saved = load_file(folder / WEIGHTS)
+    """Hang saved weights into the network. Raises ModelError if some are missing, or of another shape."""
+    saved = read_whole(folder / WEIGHTS)
+    for weight, value in saved.items():
+        base = _slot(model.net, weight).base
+        if base is not None and base.shape != value.shape:
+            raise ModelError(
+                f"{folder}: {weight} is {list(value.shape)}, the model's is {list(base.shape)}",
+                fix="load it onto the model it was trained on",
+            )
     fit = _overlay(model.net, name, saved)
     for weight, value in saved.items():
         fit.own[weight].data.copy_(value)
     return fit
+
+
+def write_whole(weights: dict[str, Tensor], path: Path) -> None:
+    """Write tensors into a safetensors file that says how many there are."""
+    save_file({name: value.contiguous() for name, value in weights.items()}, path, {"tensors": str(len(weights))})
+
+
+def read_whole(path: Path) -> dict[str, Tensor]:
+    """Read what `write_whole` wrote. Raises ModelError if some of it is missing."""
+    saved = load_file(path)
+    with safe_open(path, "pt") as file:
+        n = int((file.metadata() or {}).get("tensors", len(saved)))
+    if len(saved) != n:
+        raise ModelError(f"{path}: holds {len(saved)} of its {n} tensors", fix="restore its files, or train again")
+    return saved
 
 
 def _overlay(net: PreTrainedModel, name: str, weights: Iterable[str]) -> Overlay:
@@ -85,12 +111,20 @@ def _overlay(net: PreTrainedModel, name: str, weights: Iterable[str]) -> Overlay
 
 def _slot(net: PreTrainedModel, weight: str) -> Slot:
     path, _, attribute = weight.rpartition(".")
-    module = net.get_submodule(path)
+    module = innermost(net, path)
     base = module._parameters.get(attribute)
     if base is None:
         return Slot(((module, attribute),), None)
     places = [(each, key) for each in net.modules() for key, value in each._parameters.items() if value is base]
     return Slot(tuple(places), base)
+
+
+def innermost(net: nn.Module, path: str) -> Any:
+    """Give the network's own module at `path`, below what adapters have put around it."""
+    module: Any = net.get_submodule(path)
+    while isinstance(module, (BaseTunerLayer, Words)):
+        module = module.base if isinstance(module, Words) else module.base_layer
+    return module
 
 
 def _start(slot: Slot) -> Tensor:

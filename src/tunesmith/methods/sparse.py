@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn.utils import parametrize
@@ -19,7 +18,7 @@ from tunesmith.data.rows import draw
 from tunesmith.errors import ModelError
 from tunesmith.method import SparseMask
 from tunesmith.methods.evidence import Evidence
-from tunesmith.methods.selective import linear_layers
+from tunesmith.methods.selective import innermost, linear_layers, read_whole, write_whole
 from tunesmith.models.fit import Fit
 from tunesmith.models.load import Model
 
@@ -58,18 +57,20 @@ class Sparse(Fit):
     """Entries of the base's own weights, written into them; what the base had there is kept and put back."""
 
     def __init__(self, model: Model, name: str, entries: Mapping[str, Entries], learns: bool) -> None:
-        self.net, self.name, self.entries, self.learns = model.net, name, dict(entries), learns
+        self.name, self.entries, self.learns = name, dict(entries), learns
+        self.parts: dict[str, Any] = {path: innermost(model.net, path) for path in entries}
+        self.claims = frozenset(f"{path}.weight" for path in entries)
         self.on = False
         self.switch(1.0)
 
     def write(self, folder: Path, base: str) -> None:
         """Write places and trained values; they are put onto the base they were trained on, so that this is exact."""
-        save_file({key: value.contiguous() for key, value in self._tensors(torch.int32).items()}, folder / WEIGHTS)
+        write_whole(self._tensors(torch.int32), folder / WEIGHTS)
 
     def _set(self, strength: float) -> None:
         """Write the trained entries into the base's weights, the base's, or what lies between them."""
         for path, entries in self.entries.items():
-            layer: Any = self.net.get_submodule(path)
+            layer = self.parts[path]
             if self.on:
                 parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
             entries.write(layer.weight, strength)
@@ -85,26 +86,14 @@ class Sparse(Fit):
         """Give what is added to the weights, zeros where nothing was trained."""
         found = {}
         for path, entries in self.entries.items():
-            layer: Any = self.net.get_submodule(path)
-            delta = torch.zeros(layer.weight.numel(), device=entries.base.device)
+            delta = torch.zeros(self.parts[path].weight.numel(), device=entries.base.device)
             delta[entries.places] = entries.values.detach().float() - entries.base.float()
-            found[f"{path}.weight"] = delta.view(layer.weight.shape)
+            found[f"{path}.weight"] = delta.view(self.parts[path].weight.shape)
         return found
 
     def state(self) -> dict[str, Tensor]:
-        """Give the places, which another machine might choose otherwise."""
+        """Give the places."""
         return {key: value for key, value in self._tensors(torch.long).items() if key.endswith(".places")}
-
-    @torch.no_grad()
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take the places of the run's first start."""
-        self.switch(0.0)
-        for path, entries in self.entries.items():
-            layer: Any = self.net.get_submodule(path)
-            entries.places = state[f"{path}.places"].to(entries.places.device)
-            entries.base = layer.weight.detach().flatten()[entries.places].clone()
-            entries.values.copy_(entries.base)
-        self.switch(1.0)
 
     def _tensors(self, kind: torch.dtype) -> dict[str, Tensor]:
         return {
@@ -122,19 +111,33 @@ def prepare(model: Model, method: SparseMask, name: str, seed: int, evidence: Ev
     layers: dict[str, Any] = {path: model.net.get_submodule(path) for path in linear_layers(model.net)}
     if not layers:
         raise ModelError("sparse_mask: the blocks of this model have no linear layers", fix="-s method.name=layers")
-    scores = _scores(layers, method, seed, evidence)
-    chosen = best(scores, method.share) if method.scope == "tensor" else best_of_all(scores, method.share)
-    entries = {path: Entries(layer, chosen[path]) for path, layer in layers.items()}
-    return Sparse(model, name, entries, learns=True)
+    chosen = _places(evidence) or _chosen(layers, method, seed, evidence)
+    return Sparse(model, name, {path: Entries(layers[path], places) for path, places in chosen.items()}, learns=True)
 
 
 def load(model: Model, method: SparseMask, name: str, folder: Path) -> Sparse:
-    """Write saved entries into the network's weights."""
-    saved = load_file(folder / WEIGHTS)
-    paths = [key.removesuffix(".places") for key in saved if key.endswith(".places")]
-    layers: dict[str, Any] = {path: model.net.get_submodule(path) for path in paths}
-    entries = {path: Entries(layers[path], saved[f"{path}.places"], saved[f"{path}.values"]) for path in paths}
+    """Write saved entries into the network's weights. Raises ModelError if they are of other layers."""
+    saved = read_whole(folder / WEIGHTS)
+    entries = {}
+    for path in (key.removesuffix(".places") for key in saved if key.endswith(".places")):
+        layer, places, values = innermost(model.net, path), saved[f"{path}.places"], saved.get(f"{path}.values")
+        if values is None or len(values) != len(places) or (len(places) and int(places.max()) >= layer.weight.numel()):
+            raise ModelError(f"{folder}: the entries of {path} are not this model's", fix=RESTORE)
+        entries[path] = Entries(layer, places, values)
     return Sparse(model, name, entries, learns=False)
+
+
+RESTORE = "restore its files, or train again"
+
+
+def _places(evidence: Evidence) -> dict[str, Tensor]:
+    """Give the places with which a run began that now goes on: another machine might choose otherwise."""
+    return {key.removesuffix(".places"): places for key, places in evidence.state.items()}
+
+
+def _chosen(layers: Mapping[str, Any], method: SparseMask, seed: int, evidence: Evidence) -> dict[str, Tensor]:
+    scores = _scores(layers, method, seed, evidence)
+    return best(scores, method.share) if method.scope == "tensor" else best_of_all(scores, method.share)
 
 
 class _Written(Function):

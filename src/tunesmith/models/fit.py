@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from torch import Tensor
 
@@ -14,13 +15,18 @@ class Fit(ABC):
 
     `virtual` are the ids of its virtual tokens, which come before every prompt
     that is asked of it. `strength` is what it is switched to; `mixes` says that rows asked of it may share a batch
-    with rows asked of others (`models/route.py`). What it adds is trainable if it has been prepared for training.
+    with rows asked of others (`models/route.py`); `learns`, that it has been prepared for training.
+    `claims` names the places that it stands in alone. Of the adapters `among`
+    which it is, on the same network, those that claim one of them are switched off when it is switched on.
     """
 
     name: str
     virtual: tuple[int, ...] = ()
-    strength: float = 1.0
+    strength: float = 0.0
     mixes: bool = False
+    learns: bool = False
+    claims: frozenset[str] = frozenset()
+    among: Mapping[str, "Fit"] = MappingProxyType({})
 
     @abstractmethod
     def write(self, folder: Path, base: str) -> None:
@@ -28,6 +34,13 @@ class Fit(ABC):
 
     def switch(self, strength: float) -> None:
         """Scale its effect: 1 is what was trained, 0 leaves the base, bit for bit. Raises ModelError if it cannot."""
+        if not 0.0 <= strength <= 1.0:
+            raise ModelError(f"{self.name}: there is no strength of {strength:g}", fix="use one from 0 to 1")
+        if not strength and not self.strength:
+            return  # another one may be on in its places
+        for other in self.among.values():
+            if strength and other is not self and other.claims & self.claims:
+                other.switch(0.0)
         self._set(strength)
         self.strength = strength
 
@@ -40,11 +53,11 @@ class Fit(ABC):
         """Take it off; the network is what it was before."""
 
     def state(self) -> dict[str, Tensor]:
-        """Give what a checkpoint must hold of it besides its weights and the optimizer's state: mostly nothing."""
-        return {}
+        """Give what a checkpoint must hold of it besides its weights and the optimizer's state: mostly nothing.
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027 - most have nothing to take back
-        """Take back what `state` gave."""
+        A run that goes on gives it back as `Evidence.state`.
+        """
+        return {}
 
     def deltas(self) -> dict[str, Tensor]:
         """Give what it adds to the network's weights, in fp32, by the network's own names of them.

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tunesmith.data.pack import Layout
+from tunesmith.errors import ModelError
 
 
 def ids(tokens: int, first: int = 0) -> tuple[int, ...]:
@@ -40,14 +41,19 @@ class Words(nn.Module):
         return found  # type: ignore[no-any-return]
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Give the vectors [..., width] of `ids` [...]."""
+        """Give the vectors [..., width] of `ids` [...]. Raises ModelError for a virtual token that is not there."""
         found: Tensor = self.base(ids.clamp(min=0))
+        left = int((ids < 0).sum())
         for name, table in self.tables.items():
             places = -1 - self.firsts[name] - ids
             vectors: Tensor = table()
             inside = (places >= 0) & (places < len(vectors))
-            if inside.any():
+            taken = int(inside.sum())
+            if taken:
                 found[inside] = vectors[places[inside]].to(found.dtype)
+                left -= taken
+        if left:
+            raise ModelError(f"{left} virtual tokens are of no prompt on this model", fix="attach theirs again")
         return found
 
 

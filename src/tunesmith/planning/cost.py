@@ -81,6 +81,9 @@ def _lora(method: Lora, shape: Shape) -> int:
 def _further(method: Further, shape: Shape) -> int:
     if method.targets is None:
         raise ModelError("which layers peft chooses cannot be told from sizes", fix="name method.targets")
+    for option in method.options:
+        if option not in READ:
+            raise ModelError(f"what method.options.{option} changes cannot be told from sizes", fix="leave it out")
     found = _targeted(shape, method.targets)
     return sum(PER_LAYER[method.name](layer, method.options) for layer in found)
 
@@ -160,6 +163,8 @@ def _miss(layer: Linear, options: dict[str, Any]) -> int:
     return int(options.get("r", 64)) * layer.outputs
 
 
+# The options that the formulas read, and those that change no count.
+READ = {"r", "decompose_factor", "decompose_both", "oft_block_size", "alpha", "init_weights", "d_initial"}
 PER_LAYER: dict[str, Callable[[Linear, dict[str, Any]], int]] = {
     "hra": _hra,
     "loha": _loha,

@@ -170,8 +170,12 @@ def gradients(model: Model, plan: Plan, weights: Sequence[nn.Parameter], n: int)
         total = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
         with _attention(model):
             for batch in made:
-                loss = loss_at(model.net, batch.inputs, batch.keep, batch.targets)[0] / answers
-                for one, gradient in zip(total, torch.autograd.grad(loss, weights), strict=True):
+                try:
+                    loss = loss_at(model.net, batch.inputs, batch.keep, batch.targets)[0] / answers
+                    found = torch.autograd.grad(loss, weights)
+                except (torch.OutOfMemoryError, MemoryError, RuntimeError) as wrong:
+                    raise _out_of_memory(batch, wrong) from wrong
+                for one, gradient in zip(total, found, strict=True):
                     one.add_(gradient)
         yield tuple(total)
 

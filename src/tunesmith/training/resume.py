@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from tunesmith.config import Record
 from tunesmith.errors import RunError
@@ -49,13 +50,17 @@ def save(run: Run, learning: Learning, step: int, begun: Begun) -> None:
     checkpoint.write(run.folder / "checkpoints", step, fill, begun.model_dump())
 
 
-def restore(run: Run, learning: Learning, found: checkpoint.Checkpoint | None) -> Past:
+def method_state(found: checkpoint.Checkpoint | None) -> dict[str, Tensor]:
+    """Give what the method needs to begin as it did; nothing if there is no checkpoint."""
+    return load_file(found.folder / FIT) if found else {}
+
+
+def restore(run: Run, optimizer: MasterAdamW, found: checkpoint.Checkpoint | None) -> Past:
     """Put weights, optimizer and logs back to where `found` has them; to the start if there is none."""
     if found is None:
         run.restore_logs(None)
         return Past()
-    learning.fit.restore(load_file(found.folder / FIT))
-    learning.optimizer.restore(load_file(found.folder / OPTIMIZER))
+    optimizer.restore(load_file(found.folder / OPTIMIZER))
     run.restore_logs(found.folder)
     return Past(run.steps(), run.troubles())
 

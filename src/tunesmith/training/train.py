@@ -10,13 +10,15 @@ from typing import NamedTuple
 from tunesmith import methods
 from tunesmith.adapters import folder as adapters
 from tunesmith.data.task import Task, load_task
-from tunesmith.errors import FitError, RunError
+from tunesmith.errors import FitError, ModelError, RunError
 from tunesmith.method import Full
 from tunesmith.methods.evidence import Evidence
 from tunesmith.methods.prompts import nearest_words
 from tunesmith.models import device, head
 from tunesmith.models.load import Model, find, load
 from tunesmith.models.provenance import provenance
+from tunesmith.planning.cost import trained_parameters
+from tunesmith.planning.shape import shape_of
 from tunesmith.recipe import Recipe
 from tunesmith.runs.checkpoint import Checkpoint, newest, remove
 from tunesmith.runs.lock import only_writer
@@ -27,7 +29,7 @@ from tunesmith.training.interrupt import stop_on_interrupt
 from tunesmith.training.loop import Past, Plan, gradients, lay_out, mean_loss, steps
 from tunesmith.training.optimizer import MasterAdamW
 from tunesmith.training.prepare import Prepared, labels, prepare_rows, training_encoder
-from tunesmith.training.resume import Begun, Learning, refuse_changes, restore, save
+from tunesmith.training.resume import Begun, Learning, method_state, refuse_changes, restore, save
 from tunesmith.training.trackers import check, export
 
 OWN_FORWARD = (
@@ -71,11 +73,13 @@ def train(
         if not (folder / "provenance.json").is_file():
             run.write_json("provenance.json", origin)
         plan = lay_out(model, prepared.rows, recipe)
-        evidence = Evidence(labels(prepared.prompts), partial(gradients, model, plan))
-        fit = methods.prepare(model, recipe.method, recipe.seed, evidence)
-        learning = Learning(fit, MasterAdamW(model.net.named_parameters(), recipe.train, recipe.method.rate_factor))
         found = newest(folder / "checkpoints", _say)
-        past = restore(run, learning, found)
+        if recipe.train.gradient_checkpointing:
+            model.net.gradient_checkpointing_enable({"use_reentrant": False})
+        evidence = Evidence(labels(prepared.prompts), partial(gradients, model, plan), method_state(found))
+        fit = methods.prepare(model, recipe.method, recipe.seed, evidence)
+        optimizer = MasterAdamW(model.net.named_parameters(), recipe.train, recipe.method.rate_factor)
+        past, learning = restore(run, optimizer, found), Learning(fit, optimizer)
         with export(recipe.track, run, _say):
             run.finish(_learn(model, prepared, learning, recipe, Start(run, plan, found, past)))
         if run.done:
@@ -108,8 +112,6 @@ def _say(told: str) -> None:
 def _learn(model: Model, prepared: Prepared, learning: Learning, recipe: Recipe, start: Start) -> Summary:
     """Go through the loop, log each step, save on the way and at the end; give the summary."""
     run, plan, found, past = start
-    if recipe.train.gradient_checkpointing:
-        model.net.gradient_checkpointing_enable({"use_reentrant": False})
     device.reset_peak()
     begun = _begin(model, prepared, recipe, found)
     every = recipe.train.checkpoint_every
@@ -189,7 +191,8 @@ def _shown(step: Step) -> dict[str, str]:
 
 def _disk_bytes(model: Model, recipe: Recipe) -> int:
     """Give the room that the result and two checkpoints take: a master and two moments in fp32 for each weight."""
-    weights = model.parameters()
-    if isinstance(recipe.method, Full):
-        return weights * (model.dtype.torch.itemsize + 2 * 12)
-    return weights // 4
+    try:
+        weights = trained_parameters(recipe.method, shape_of(model.net.config.to_dict()))
+    except ModelError:  # sizes that cannot be told from the config
+        weights = model.parameters() // (1 if isinstance(recipe.method, Full) else 20)
+    return weights * (model.dtype.torch.itemsize + 2 * 12)
