@@ -31,7 +31,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "full": {"name": "full"},
     "layers": {"name": "layers"},
     "norms": {"name": "norms"},
-    "bitfit, added": {"name": "bitfit", "without": "add"},
+    "bitfit": {"name": "bitfit", "without": "add"},
     "sparse_mask": {"name": "sparse_mask"},
     "lora": {"name": "lora"},
     "qlora": {"name": "qlora"},
