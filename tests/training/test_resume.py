@@ -85,7 +85,9 @@ def outcome(folder):
     return weights.read_bytes(), log
 
 
-@pytest.mark.parametrize(("kind", "method"), [("chat", "lora"), ("chat", "full"), ("t5", "lora"), ("chat", "sparse_mask")])
+@pytest.mark.parametrize(
+    ("kind", "method"), [("chat", "lora"), ("chat", "full"), ("t5", "lora"), ("chat", "sparse_mask")]
+)
 def test_killed_anywhere_and_resumed_equals_never_killed(tiny, colours_file, tmp_path, kind, method):
     settings = [*SETTINGS, f"method={method}", "train.accumulate=2"]
     recipe = recipe_for(tiny(kind), *settings, task=str(colours_file))
