@@ -154,7 +154,7 @@ def table(found: dict[str, Any]) -> str:
             share = 100 * one["trainable_parameters"] / one["total_parameters"]
             cells = [
                 f"{one['trainable_parameters']:,}",
-                f"{share:.2g} %",
+                f"{share:.3g} %",
                 f"{one['artifact_bytes'] / 1e6:.3g}",
                 *marks,
                 f"{one['validation_loss']:.3f}",
