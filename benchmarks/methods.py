@@ -159,7 +159,7 @@ def table(found: dict[str, Any]) -> str:
                 *marks,
                 f"{one['validation_loss']:.3f}",
                 f"{one['general_loss'] - base['general_loss']:+.3f}",
-                f"{one['speed']['of_lora']:.2f}" if "speed" in one else "",
+                f"{one['speed']['of_lora']:.2f}" if "speed" in one else "1" * (name == "lora"),
                 f"{one['peak_memory_bytes'] / 2**30:.1f}",
             ]
         lines.append(f"| {'the base, zero-shot' if name == 'base' else f'`{name}`'} | {' | '.join(cells)} |")
