@@ -118,9 +118,16 @@ def test_killed_at_any_moment_and_resumed_equals_never_killed(tiny, colours_file
     began = time.monotonic()
     assert run_child(recipe, tmp_path / "whole", colours_file)[0] == 0
     took, draw = time.monotonic() - began, random.Random(1)
-    moments = [draw.uniform(0.3, 0.9) * took for _ in range(4)]
-    codes = [run_child(recipe, tmp_path / "killed", colours_file, seconds=moment)[0] for moment in moments]
-    assert codes.count(-signal.SIGKILL) >= 2
+    kills = 0
+    for _ in range(20):
+        code, _ = run_child(recipe, tmp_path / "killed", colours_file, seconds=draw.uniform(0.3, 0.9) * took)
+        kills += code == -signal.SIGKILL
+        if kills == 3:
+            break
+        if code == 0:  # the machine was busier when the whole run was timed: from the start, and sooner
+            shutil.rmtree(tmp_path / "killed")
+            took *= 0.7
+    assert kills == 3
     assert run_child(recipe, tmp_path / "killed", colours_file)[0] == 0
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
 
