@@ -142,6 +142,7 @@ def with_one_of_another_shape(weights):
 @pytest.mark.parametrize(("way", "file", "change"), [
     ("lora", "adapter_model", without_one), ("lora", "adapter_model", with_one_of_the_bases),
     ("loha", "adapter_model", with_one_of_the_bases), ("prompt_tuning", "adapter_model", without_one),
+    ("lora", "adapter_model", with_one_of_another_shape), ("pfeiffer", "weights", with_one_of_another_shape),
     ("norms", "weights", without_one), ("norms", "weights", with_one_of_another_shape),
     ("pfeiffer", "weights", without_one), ("sparse_mask", "sparse", without_one),
 ])  # fmt: skip

@@ -78,6 +78,11 @@ class Waists(Fit):
         if odd:
             raise ModelError(f"{self.name}: the adapter and the model differ at {odd[0]}", fix="train again")
         for weight, value in own.items():
+            if value.shape != saved[weight].shape:
+                raise ModelError(
+                    f"{self.name}: {weight} is {list(saved[weight].shape)}, the model's is {list(value.shape)}",
+                    fix="load it onto the model it was trained on",
+                )
             value.copy_(saved[weight])
 
     def _weights(self) -> dict[str, Tensor]:

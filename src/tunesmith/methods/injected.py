@@ -184,7 +184,11 @@ def _fill(fit: Injected, folder: Path) -> None:
     odd = next((key for key in saved if f".{own}" not in key), None)
     if odd:
         raise ModelError(f"{folder}: holds {odd}, which is no part of an adapter", fix="take it out of the file")
-    result = set_peft_model_state_dict(fit.tuner, saved, adapter_name=name)
+    try:
+        result = set_peft_model_state_dict(fit.tuner, saved, adapter_name=name)
+    except RuntimeError as wrong:  # torch, of weights of another shape
+        told = str(wrong).strip().splitlines()[-1].strip()
+        raise ModelError(f"{folder}: {told}", fix="load it onto the model it was trained on") from wrong
     if result.unexpected_keys:
         odd = result.unexpected_keys[0]
         raise ModelError(f"{folder}: has weights for layers the model lacks: {odd}", fix="train again")
