@@ -40,6 +40,9 @@ _HOMES = {
     "attach": "tunesmith.adapters.folder",
     "detach": "tunesmith.adapters.folder",
     "generate": "tunesmith.inference.generate",
+    "Sampling": "tunesmith.inference.sampling",
+    "loglikelihoods": "tunesmith.inference.score",
+    "Continuation": "tunesmith.inference.score",
     "generate_mixed": "tunesmith.inference.mixed",
 }
 

@@ -107,6 +107,43 @@ class Encoder:
         end = next((i for i, token in enumerate(ids) if token in self.stops), None)
         return (*ids, self.stops[0]) if end is None else ids[: end + 1]
 
+    def pair(self, context: str, continuation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Give the tokens of `context`, and those of `continuation` after it, neither of them empty.
+
+        White space at the end of the context goes over to the continuation, as words begin with it. A decoder's two
+        texts are cut into tokens as one; the continuation begins where that differs from the context alone, so that
+        a token which spans the join is scored as a whole. An empty context becomes the token that begins a text.
+        Raises DataError for an empty continuation.
+        """
+        if not continuation:
+            raise DataError("a continuation is empty: it has no likelihood", fix="score a text of at least a token")
+        bare = context.rstrip()
+        context, continuation = bare, context[len(bare) :] + continuation
+        if self.kind == "encoder-decoder":
+            return (*self.virtual, *self.whole(context)), self._ids(continuation)
+        before, both = self.whole(context) if context else (), self.whole(context + continuation)
+        n = next((i for i, (one, other) in enumerate(zip(before, both, strict=False)) if one != other), len(before))
+        n = min(n, len(before), len(both) - 1)
+        if n == 0:
+            n = 1 if len(both) > 1 and both[0] == self.begin else 0
+            before = both[:1] if n else (self.begin,)
+        return (*self.virtual, *before[: n or 1]), both[n:]
+
+    def whole(self, text: str) -> tuple[int, ...]:
+        """Give the tokens of a text as the tokenizer makes them, its special tokens included, but not twice."""
+        begin = self.begin
+        opened = text.startswith(str(self.tokenizer.decode([begin])))
+        ids = tuple(self.tokenizer(text, add_special_tokens=not opened).input_ids)
+        while self.kind == "decoder" and ids and ids[-1] in self.stops:
+            ids = ids[:-1]
+        return ids
+
+    @property
+    def begin(self) -> int:
+        """The token that stands for the beginning of a text: the tokenizer's own, else its stop token."""
+        found = getattr(self.tokenizer, "bos_token_id", None)
+        return self.stops[0] if found is None else int(found)
+
     def text(self, ids: Sequence[int]) -> str:
         """Give the text of generated tokens, without stop tokens and outer white space."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()

@@ -1,7 +1,7 @@
 """Greedy answers in batches, rows of similar length together."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -11,6 +11,7 @@ from transformers import GenerationConfig
 
 from tunesmith.errors import FitError
 from tunesmith.inference.decode import decode
+from tunesmith.inference.sampling import GREEDY, Sampling
 from tunesmith.models.attention import can_pack
 from tunesmith.models.load import Model
 from tunesmith.models.route import Names, by_row
@@ -21,10 +22,14 @@ CACHE_BYTES = 2**31  # keys and values of one batch: what a laptop can spare
 
 @dataclass(frozen=True)
 class Generated:
-    """Tokens of one answer, its stop token left out; `finished` says whether it stopped by itself."""
+    """Tokens of one answer, its stop token left out, and their text as it is, cut before a stop text.
+
+    `finished` says whether it stopped by itself, or at a stop text.
+    """
 
     ids: tuple[int, ...]
     finished: bool
+    text: str
 
 
 def generate(
@@ -33,6 +38,7 @@ def generate(
     max_new_tokens: int,
     on_batch: Callable[[int], None] | None = None,
     adapters: Names = None,
+    sampling: Sampling | Sequence[Sampling] = GREEDY,
 ) -> list[Generated]:
     """Answer (id, token ids) prompts greedily, in the order given.
 
@@ -51,7 +57,13 @@ def generate(
         answers.update(zip(batch, made, strict=True))
         if on_batch:
             on_batch(len(batch))
-    return [answers[i] for i in range(len(prompts))]
+    settings = [sampling] * len(prompts) if isinstance(sampling, Sampling) else sampling
+    return [_cut(answers[i], settings[i].stop) for i in range(len(prompts))]
+
+
+def _cut(answer: Generated, stop: Sequence[str]) -> Generated:
+    ends = [place for text in stop if (place := answer.text.find(text)) >= 0]
+    return replace(answer, finished=True, text=answer.text[: min(ends)]) if ends else answer
 
 
 def _check_room(model: Model, prompts: Sequence[tuple[str, tuple[int, ...]]], max_new_tokens: int) -> None:
@@ -93,7 +105,7 @@ def _batches(
 def _unpadded(model: Model, prompts: Sequence[tuple[int, ...]], new: int, names: Names) -> list[Generated]:
     """Generate for one batch in our own decoding loop."""
     model.net.eval()
-    return [_until_stop(ids, model.encoder.stops) for ids in decode(model, prompts, new, names)]
+    return [_until_stop(ids, model) for ids in decode(model, prompts, new, names)]
 
 
 @torch.no_grad()
@@ -114,7 +126,7 @@ def _padded(model: Model, prompts: Sequence[tuple[int, ...]], new: int, names: N
             input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=config
         )
     start = 1 if model.kind == "encoder-decoder" else ids.shape[1]
-    return [_until_stop(row, stops) for row in out[:, start:].tolist()]
+    return [_until_stop(row, model) for row in out[:, start:].tolist()]
 
 
 def _stacked(prompts: Sequence[tuple[int, ...]], pad: int, left: bool) -> tuple[Tensor, Tensor]:
@@ -124,6 +136,8 @@ def _stacked(prompts: Sequence[tuple[int, ...]], pad: int, left: bool) -> tuple[
     return ids, mask
 
 
-def _until_stop(ids: list[int], stops: Sequence[int]) -> Generated:
-    end = next((i for i, token in enumerate(ids) if token in stops), None)
-    return Generated(tuple(ids if end is None else ids[:end]), end is not None)
+def _until_stop(ids: list[int], model: Model) -> Generated:
+    end = next((i for i, token in enumerate(ids) if token in model.encoder.stops), None)
+    kept = ids if end is None else ids[:end]
+    text = str(model.encoder.tokenizer.decode(kept, skip_special_tokens=True))
+    return Generated(tuple(kept), end is not None, text)
