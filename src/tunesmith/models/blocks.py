@@ -18,12 +18,13 @@ from transformers import PreTrainedModel
 from tunesmith.data.pack import Layout
 from tunesmith.models.attention import attend
 from tunesmith.models.fused import Adapted, gated, low_rank, rms_norm, rotate
+from tunesmith.models.paths import Paths
 from tunesmith.models.quantize import frozen
 from tunesmith.models.virtual import with_prefix
 
 # Families whose block is x + attention(norm(x)), then x + mlp(norm(x)), with RMS norms, RoPE and SwiGLU.
 FAMILIES = {"llama", "mistral", "qwen2", "qwen3"}
-INPUTS = {"input_ids", "position_ids", "layout"}
+INPUTS = ({"input_ids", "position_ids", "layout"}, {"input_ids", "position_ids", "paths"})
 
 
 def knows(net: PreTrainedModel, inputs: dict[str, Any]) -> bool:
@@ -32,7 +33,7 @@ def knows(net: PreTrainedModel, inputs: dict[str, Any]) -> bool:
     return (
         config.model_type in FAMILIES
         and getattr(config, "hidden_act", None) == "silu"
-        and set(inputs) == INPUTS
+        and set(inputs) in INPUTS
         and not any(map(_hooked, _passed_over(net)))
     )
 
@@ -44,14 +45,15 @@ def kept_states(net: PreTrainedModel, inputs: dict[str, Any], keep: Tensor) -> T
     x = body.embed_tokens(ids)[0]
     cos, sin = (part[0] for part in body.rotary_emb(x, positions))
     again = net.is_activation_checkpointing and torch.is_grad_enabled()
+    way = inputs["layout"] if "layout" in inputs else inputs["paths"]
     for number, layer in enumerate(body.layers):
         kept = keep[0] if number == len(body.layers) - 1 else None
-        given = (layer, x, cos, sin, inputs["layout"], kept)
+        given = (layer, x, cos, sin, way, kept)
         x = checkpoint(_block, *given, use_reentrant=False) if again else _block(*given)
     return _norm(body.norm, x)
 
 
-def _block(layer: Any, x: Tensor, cos: Tensor, sin: Tensor, layout: Layout, kept: Tensor | None) -> Tensor:
+def _block(layer: Any, x: Tensor, cos: Tensor, sin: Tensor, way: Layout | Paths, kept: Tensor | None) -> Tensor:
     """Give the block's output where `kept` [tokens] is true, everywhere if it is None."""
     attention, mlp = layer.self_attn, layer.mlp
     normal = _norm(layer.input_layernorm, x)
@@ -60,14 +62,20 @@ def _block(layer: Any, x: Tensor, cos: Tensor, sin: Tensor, layout: Layout, kept
         for flat in _together(normal, attention.q_proj, attention.k_proj, attention.v_proj)
     )
     query, key = (rotate(_norm_of_heads(attention, *part), cos, sin) for part in (("q", query), ("k", key)))
-    key, value = with_prefix(attention, key, value, layout)
-    seen = attend(query, key, value, layout, attention.scaling).flatten(-2)
+    seen = _attention(attention, query, key, value, way).flatten(-2)
     if kept is not None:
         x, seen = x[kept], seen[kept]
     x = x + attention.o_proj(seen)
     normal = _norm(layer.post_attention_layernorm, x)
     output: Tensor = x + mlp.down_proj(gated(*_together(normal, mlp.gate_proj, mlp.up_proj)))
     return output
+
+
+def _attention(layer: Any, query: Tensor, key: Tensor, value: Tensor, way: Layout | Paths) -> Tensor:
+    if isinstance(way, Paths):
+        return way.attend(layer, query, key, value, layer.scaling)
+    key, value = with_prefix(layer, key, value, way)
+    return attend(query, key, value, way, layer.scaling)
 
 
 def _together(x: Tensor, *layers: Any) -> list[Tensor]:
