@@ -1,7 +1,8 @@
-"""Scoring in padded batches: encoder-decoders, and decoders whose attention knows more than who comes before whom.
+"""Padded batches: encoder-decoders, and decoders whose attention knows more than who comes before whom.
 
-An encoder reads each context once, however many continuations it has. A
-decoder reads each sequence once, however many single tokens are scored at its end.
+Scoring, an encoder reads each context once, however many continuations it has, and a
+decoder each sequence once, however many single tokens are scored at its end.
+Answers are made by transformers' `generate`, which knows every family's cache; the next token is chosen by us.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,11 +11,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteriaList
 
+from tunesmith.inference.sampling import Answering, choose
 from tunesmith.models import head
 from tunesmith.models.load import Model
+from tunesmith.models.route import by_row
 
 BATCH_TOKENS = 4096  # of the longest row times the rows
+ANSWER_ROWS, ANSWER_TOKENS = 64, 2**16  # rows answered together, and the tokens of the longest times the rows
 Ids = tuple[int, ...]
 Pair = tuple[Ids, Ids]  # a context and its continuation
 Scored = tuple[list[float], bool]  # the log-probability of each token; whether all are the likeliest
@@ -61,6 +66,68 @@ def score_encoder_decoder(model: Model, asked: Sequence[Pair], report: Callable[
     return [found[i] for i in range(len(asked))]
 
 
+def answer(model: Model, asked: Sequence[Answering], report: Callable[[Answering], None]) -> None:
+    """Fill in the tokens of the answers `asked`; a stop token is the last of its answer. `report` is told of each end.
+
+    A decoder's prompts are padded on the left, so that all end together; an encoder's on the right, so that all begin
+    together, as a prefix and the training have it.
+    """
+    rows = sorted(asked, key=lambda one: -len(one.prompt))
+    for batch in _answer_batches(rows):
+        ids, mask = _stacked([one.prompt for one in batch], model, "left" if model.kind == "decoder" else "right")
+        stops = list(model.encoder.stops)
+        config = GenerationConfig(
+            max_new_tokens=max(one.new for one in batch), do_sample=False, eos_token_id=stops, pad_token_id=stops[0]
+        )
+        if model.kind == "encoder-decoder":
+            config.decoder_start_token_id = model.net.config.decoder_start_token_id
+        chosen = _Chosen(batch, model)
+        with by_row([one.adapter for one in batch] if any(one.adapter for one in batch) else None, model.device):
+            model.net.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                generation_config=config,
+                logits_processor=LogitsProcessorList([chosen]),
+                stopping_criteria=StoppingCriteriaList([chosen.all_done]),
+            )
+        for one in batch:
+            report(one)
+
+
+class _Chosen(LogitsProcessor):  # type: ignore[misc]
+    """Leaves each row only the token that we choose for it; a row that is done gets a stop token."""
+
+    def __init__(self, rows: Sequence[Answering], model: Model) -> None:
+        self._rows, self._encoder = rows, model.encoder
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        chosen = choose(scores, self._rows)
+        for i, (one, token) in enumerate(zip(self._rows, chosen, strict=True)):
+            if one.done:
+                chosen[i] = self._encoder.stops[0]
+            else:
+                one.take(token, self._encoder)
+        only = torch.full_like(scores, float("-inf"))
+        return only.scatter_(1, torch.tensor(chosen, device=scores.device)[:, None], 0.0)
+
+    def all_done(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Tell transformers which rows [rows] need no further token."""
+        return torch.tensor([one.done for one in self._rows], device=input_ids.device)
+
+
+def _answer_batches(rows: Sequence[Answering]) -> Iterator[list[Answering]]:
+    """Cut the sorted rows so that a batch's longest row times its rows stays within what a laptop can keep."""
+    batch: list[Answering] = []
+    for one in rows:
+        room = max(len(batch[0].prompt) if batch else 0, len(one.prompt)) + max(r.new for r in [*batch, one])
+        if batch and (len(batch) == ANSWER_ROWS or room * (len(batch) + 1) > ANSWER_TOKENS):
+            yield batch
+            batch = []
+        batch.append(one)
+    if batch:
+        yield batch
+
+
 def _rows(sequences: Sequence[Ids], share: bool) -> list[_Row]:
     """Give the different sequences, longest first, each with the numbers of those it stands for."""
     numbers: dict[object, list[int]] = {}
@@ -81,11 +148,11 @@ def _batches(rows: Sequence[_Row]) -> Iterator[list[_Row]]:
         yield batch
 
 
-def _stacked(rows: Sequence[Ids], model: Model) -> tuple[Tensor, Tensor]:
-    """Give ids and mask [rows, longest], padded at the end, where no token before looks."""
+def _stacked(rows: Sequence[Ids], model: Model, side: str = "right") -> tuple[Tensor, Tensor]:
+    """Give ids and mask [rows, longest], padded at one side: the right, where no token before looks, or the left."""
     pad = model.encoder.stops[0]
-    ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=pad)
-    mask = pad_sequence([torch.ones(len(row), dtype=torch.long) for row in rows], batch_first=True)
+    ids = pad_sequence([torch.tensor(row) for row in rows], True, pad, side)
+    mask = pad_sequence([torch.ones(len(row), dtype=torch.long) for row in rows], True, 0, side)
     return ids.to(model.device), mask.to(model.device)
 
 

@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tunesmith.data.pack import Layout
 from tunesmith.errors import DataError, FitError
 from tunesmith.inference.padded import Scored, score_decoder, score_encoder_decoder
 from tunesmith.inference.prefix import Ids, Pass, Reading, read_along
 from tunesmith.models import head
-from tunesmith.models.attention import attending, can_pack
+from tunesmith.models.attention import attending
 from tunesmith.models.load import Model
 from tunesmith.models.paths import PATHS, Paths
 
@@ -70,7 +69,7 @@ def loglikelihoods(
     report = on_batch or _silent
     if model.kind == "encoder-decoder":
         found = score_encoder_decoder(model, asked, report)
-    elif _readable(model, asked[0]):
+    elif head.reads_along(model.net, (*asked[0].context, *asked[0].ids)):
         found = _along_paths(model, asked, report, share)
     else:
         found = score_decoder(model, asked, report, share)
@@ -95,18 +94,6 @@ def check(model: Model, asked: Sequence[Continuation]) -> None:
 
 def _silent(_: int) -> None:
     """Tell nobody."""
-
-
-def _readable(model: Model, asked: Continuation) -> bool:
-    """Tell whether this model can be read along paths: its attention packed, its head taken apart."""
-    if not can_pack(model.net):
-        return False
-    ids = torch.tensor([[*asked.context, *asked.ids]], device=model.device)
-    places = torch.arange(ids.shape[1], device=model.device)[None]
-    with attending(model.net, "packed"):
-        return head.separable(
-            model.net, {"input_ids": ids, "position_ids": places, "layout": Layout(0, (ids.shape[1],))}
-        )
 
 
 def _along_paths(model: Model, asked: Sequence[Continuation], report: Report, share: bool) -> list[Scored]:
@@ -148,7 +135,7 @@ def _pass(
     paths.enter(one.segments, depths, model.dtype.torch)
     keep = torch.zeros(1, len(ids), dtype=torch.bool, device=model.device)
     keep[0, list(rows)] = True
-    inputs: dict[str, Any] = {"input_ids": ids[None], "position_ids": depths[None], "paths": paths}
+    inputs: dict[str, Any] = {"input_ids": ids[None], "position_ids": depths[None], "along": paths}
     hidden = head.hidden_at(model.net, inputs, keep)
     if not rows:
         return [], []

@@ -1,10 +1,9 @@
-"""Attention without padding: packed rows, and one new token each against cached ones.
+"""Attention without padding.
 
 `attend` lets every document of a packed row see itself and nothing else, but
-for a beginning that all of them share, which stands once before them; `packed`
-and `cached` are registered with transformers. `packed` takes one row of tokens
-[1, tokens], laid out as `layout` says; `cached` takes one new token per row
-and the keys of all before it. All run as
+for a beginning that all of them share, which stands once before them; `packed`,
+registered with transformers, takes one row of tokens
+[1, tokens], laid out as `layout` says. It runs as
 batched products over the key-value heads, so that query heads which share a
 key are one product and no key is copied; on a CPU this beats the fused kernel,
 in the backward pass above all (decision 0004).
@@ -26,7 +25,6 @@ from tunesmith.errors import ModelError
 from tunesmith.models.virtual import with_prefix
 
 PACKED = "packed"
-CACHED = "cached"
 BLOCK_BYTES = 512  # of one key's scores, for queries attended together: 256 queries in bf16, 128 in fp32
 # What attention layers pass along that changes nothing in the arithmetic below.
 _HARMLESS = {
@@ -75,32 +73,6 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is transformers'
     queries, keys, values = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     keys, values = with_prefix(module, keys, values, layout)
     return attend(queries, keys, values, layout, scale)[None], None
-
-
-def cached_attention(  # noqa: PLR0913, PLR0917 - the signature is transformers'
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    column_bias: Tensor | None = None,
-    **others: Any,
-) -> tuple[Tensor, None]:
-    """Give the attention of one new token per row over the row's cache, [rows, 1, heads, width].
-
-    `key` and `value` are [rows, groups, columns, width]; `column_bias`
-    [rows, 1, 1, columns] is minus infinity where a row has no token.
-    """
-    refuse_others(others)
-    rows, heads, _, width = query.shape
-    scale = width**-0.5 if scaling is None else scaling
-    grouped = query.reshape(rows, key.shape[1], heads // key.shape[1], width)
-    scores = torch.matmul(grouped, key.transpose(2, 3)) * scale
-    if column_bias is not None:
-        scores = scores + column_bias
-    output = torch.matmul(torch.softmax(scores, dim=-1), value)
-    return output.reshape(rows, 1, heads, width), None
 
 
 def attend_rows(query: Tensor, key: Tensor, value: Tensor, scale: float, bias: Tensor | None, output: Tensor) -> None:
@@ -291,9 +263,8 @@ def no_mask(*_: Any, **__: Any) -> None:
     """Build no mask: document lengths and column bias say it all."""
 
 
-for _name, _function in ((PACKED, packed_attention), (CACHED, cached_attention)):
-    AttentionInterface.register(_name, _function)
-    AttentionMaskInterface.register(_name, no_mask)
+AttentionInterface.register(PACKED, packed_attention)
+AttentionMaskInterface.register(PACKED, no_mask)
 
 
 def can_pack(net: PreTrainedModel) -> bool:

@@ -7,7 +7,7 @@ in pieces, each projected again in the backward pass, they take a quarter.
 """
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from tunesmith.data.pack import Layout
 from tunesmith.models import blocks
-from tunesmith.models.attention import attending
+from tunesmith.models.attention import PACKED, attending, can_pack
 from tunesmith.models.fused import cross_entropy
 from tunesmith.models.virtual import prefix_of
 
@@ -84,6 +84,28 @@ def hidden_at(net: PreTrainedModel, inputs: dict[str, Any], keep: Tensor) -> Ten
     Only for a model and inputs of which `separable` is true.
     """
     return _hidden(net, inputs, keep)
+
+
+def reads_along(net: PreTrainedModel, ids: Sequence[int]) -> bool:
+    """Tell whether a model can be read along paths (`paths.py`): its attention packed, its head taken apart.
+
+    `ids` are some tokens to try that on.
+    """
+    if not can_pack(net):
+        return False
+    tokens = torch.tensor([list(ids)], device=net.device)
+    places = torch.arange(tokens.shape[1], device=net.device)[None]
+    with attending(net, PACKED):
+        inputs = {"input_ids": tokens, "position_ids": places, "layout": Layout(0, (tokens.shape[1],))}
+        return separable(net, inputs)
+
+
+def next_logits(net: PreTrainedModel, inputs: dict[str, Any], keep: Tensor) -> Tensor:
+    """Give logits [k, vocabulary] at the `k` positions where `keep` [1, tokens] is true, in the network's dtype.
+
+    Only for a model that `reads_along`.
+    """
+    return _project(net, _hidden(net, inputs, keep))
 
 
 def predict(net: PreTrainedModel, hidden: Tensor, rows: Tensor, tokens: Tensor) -> Predicted:
