@@ -98,6 +98,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each parameter is an option of the com
     strength: Annotated[
         float, typer.Option("--strength", min=0.0, max=1.0, help="How much of an adapter's effect: 0 is the base.")
     ] = 1.0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compute every answer, also those kept from before.")] = False,
 ) -> None:
     """Answer the questions of a split, and score the answers."""
     from tunesmith.data.task import load_task, split_named
@@ -105,14 +106,14 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each parameter is an option of the com
     from tunesmith.evaluation.evaluate import evaluate as run_evaluation
 
     question = Question(load_task(task), split_named(split), shots, template, limit, seed)
-    run = run_evaluation(model, question, out, command=_command(), strength=strength)
+    run = run_evaluation(model, question, out, _command(), strength, fresh)
     for score in run.scores():
         typer.echo(f"{score.metric:<12} {score.value:.4f}  [{score.low:.4f}, {score.high:.4f}]  n={score.n}")
     facts = run.summary()
-    typer.echo(
-        f"{facts.prompt_tokens:.0f} prompt tokens per request, "
-        f"{facts.seconds:.0f} s, {facts.tokens_per_second:.0f} tokens/s"
-    )
+    speed = f", {facts.tokens_per_second:.0f} tokens/s" if facts.tokens_per_second else ""
+    typer.echo(f"{facts.prompt_tokens:.0f} prompt tokens per request, {facts.seconds:.0f} s{speed}")
+    if facts.cached_answers:
+        typer.echo(f"{facts.cached_answers} answers were kept from before; the speed is that of the others")
     if facts.unfinished_answers:
         typer.echo(f"{facts.unfinished_answers} answers were cut off at the task's generation.max_new_tokens")
     typer.echo(f"answers and scores: {out}")

@@ -10,15 +10,17 @@ from tunesmith.data.encode import Encoder
 from tunesmith.data.task import Split, Task
 from tunesmith.data.template import Prompt
 from tunesmith.errors import ConfigError
-from tunesmith.inference.generate import Generated, generate
+from tunesmith.inference import responses
+from tunesmith.inference.generate import Generated
 from tunesmith.metrics import metric
 from tunesmith.metrics.score import score
 from tunesmith.models import device
 from tunesmith.models.load import Model, find, load, load_encoder
 from tunesmith.models.provenance import provenance
+from tunesmith.runs.lock import only_writer
 from tunesmith.runs.progress import Watch
 from tunesmith.runs.records import Answer, Score, Summary
-from tunesmith.runs.run import Run, vacant
+from tunesmith.runs.run import Run, begun, vacant
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,23 @@ class Question:
         return (self.task.template(str(self.template)) if named else self.task.templates[0]).language
 
 
-def evaluate(target: str, question: Question, folder: Path, command: Sequence[str] = (), strength: float = 1.0) -> Run:
+def evaluate(
+    target: str,
+    question: Question,
+    folder: Path,
+    command: Sequence[str] = (),
+    strength: float = 1.0,
+    fresh: bool = False,
+) -> Run:
     """Let a model, or what a training run made, answer `question`; write the new run folder `folder`.
 
     `target` is anything `find` knows, the folder of a training run, or that of
-    an adapter, ours or peft's, of whose effect `strength` (0 to 1) is taken. Raises TunesmithError.
+    an adapter, ours or peft's, of whose effect `strength` (0 to 1) is taken.
+    Answers that are kept from before are not computed again, unless `fresh`;
+    so an evaluation that was stopped goes on, in its own folder too. Raises TunesmithError.
     """
-    vacant(folder)
+    if not begun(folder, "eval"):
+        vacant(folder)
     adapter = trained(Path(target))
     if adapter is None and strength != 1.0:
         raise ConfigError(
@@ -61,17 +73,18 @@ def evaluate(target: str, question: Question, folder: Path, command: Sequence[st
     model = load_trained(adapter, strength=strength) if adapter else _load_base(target)
     encoded = [(prompt.id, _encode(model.encoder, prompt)) for prompt in prompts]
     asked = _asked(target, adapter, model, question, prompts)
-    run = Run.create(folder, {**asked, **({"strength": strength} if adapter else {})})
-    run.write_json("provenance.json", provenance(model, question.task.provenance(), question.seed, command))
-    device.reset_peak()
-    started = time.perf_counter()
-    with Watch("answer", len(prompts)) as watch:
-        made = generate(model, encoded, question.task.generation.max_new_tokens, watch.advance)
-    seconds = time.perf_counter() - started
-    answers = [_answer(model, *pair) for pair in zip(prompts, encoded, made, strict=True)]
-    run.write_lines(f"answers/{question.task.name}.jsonl", answers)
-    run.write_lines("scores.jsonl", score_answers(question, answers, prompts[0].template))
-    run.finish(_summary(model, answers, seconds))
+    with only_writer(folder):
+        run = Run.begin(folder, {**asked, **({"strength": strength} if adapter else {})})
+        run.write_json("provenance.json", provenance(model, question.task.provenance(), question.seed, command))
+        device.reset_peak()
+        started = time.perf_counter()
+        with Watch("answer", len(prompts)) as watch, responses.counted("fresh" if fresh else "on") as count:
+            made = responses.generate(model, encoded, question.task.generation.max_new_tokens, watch.advance)
+        seconds = time.perf_counter() - started
+        answers = [_answer(model, *pair) for pair in zip(prompts, encoded, made, strict=True)]
+        run.write_lines(f"answers/{question.task.name}.jsonl", answers)
+        run.write_lines("scores.jsonl", score_answers(question, answers, prompts[0].template))
+        run.finish(_summary(model, answers, count, seconds))
     return run
 
 
@@ -139,17 +152,18 @@ def _asked(
     }
 
 
-def _summary(model: Model, answers: Sequence[Answer], seconds: float) -> Summary:
+def _summary(model: Model, answers: Sequence[Answer], count: responses.Count, seconds: float) -> Summary:
     prompt_tokens = sum(answer.prompt_tokens for answer in answers)
     answer_tokens = sum(answer.answer_tokens for answer in answers)
     return Summary(
         tokens=prompt_tokens + answer_tokens,
         answer_tokens=answer_tokens,
         seconds=seconds,
-        tokens_per_second=(prompt_tokens + answer_tokens) / seconds,
+        tokens_per_second=count.tokens / seconds,
         peak_memory_bytes=device.peak_bytes(),
         total_parameters=model.parameters(),
         prompt_tokens=prompt_tokens / len(answers),
         unfinished_answers=sum(not answer.finished for answer in answers),
         empty_answers=sum(not answer.answer for answer in answers),
+        cached_answers=count.cached,
     )

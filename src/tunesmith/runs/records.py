@@ -84,6 +84,7 @@ class Summary(Record):
     """What a run took and made; fields that a verb has no number for stay None.
 
     Tokens are real ones, never padding. `prompt_tokens` is the mean per request.
+    `cached_answers` were kept from before and not computed; only what was computed counts in `tokens_per_second`.
     `own_forward`: the fast forward pass did not give this model's logits, and its own was used.
     """
 
@@ -104,6 +105,7 @@ class Summary(Record):
     prompt_tokens: float | None = None
     unfinished_answers: int | None = None
     empty_answers: int | None = None
+    cached_answers: int | None = None
     stopped_early: bool = False
     stopped_by: str | None = None
     resumes: int = 0
