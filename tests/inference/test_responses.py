@@ -211,6 +211,20 @@ def test_a_draw_is_kept_under_its_seed_and_id_and_a_greedy_answer_is_not(model):
     assert hits(loaded, prompts=[("b", (5, 6))], sampling=Sampling(seed=9)) == 1
 
 
+def test_each_request_may_have_a_limit_of_its_own(model):
+    loaded, prompts = model("chat"), PROMPTS[:3]
+    assert asked(loaded, prompts, [3, 4, 5]) == (engine.generate(loaded, prompts, [3, 4, 5]), 0)
+    assert asked(loaded, prompts, 4)[1] == 1
+
+
+def test_several_draws_for_one_request_are_not_kept(model):
+    loaded, drawn = model("chat"), Sampling(temperature=1.0, n=3)
+    for _ in range(2):
+        with responses.counted() as count:
+            assert len(responses.generate(loaded, PROMPTS[:2], NEW, sampling=drawn)) == 6
+        assert (count.asked, count.cached) == (6, 0)
+
+
 def test_a_context_and_its_continuation_are_cut_where_they_are_cut(model):
     loaded = model("chat")
     assert likely(loaded, [Continuation((5, 6), (7,))])[1] == 0

@@ -81,7 +81,7 @@ def counted(how: How = "on") -> Iterator[Count]:
 def generate(
     model: Model,
     prompts: Sequence[Asked],
-    max_new_tokens: int,
+    max_new_tokens: int | Sequence[int],
     on_batch: OnBatch = None,
     adapters: Names = None,
     sampling: Sampling | Sequence[Sampling] = GREEDY,
@@ -92,17 +92,19 @@ def generate(
     request (`Sampling.n`) are not kept. Raises as `inference.generate`.
     """
     settings = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
+    limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
     if any(one.n > 1 for one in settings):
         return _several(generating.generate(model, prompts, max_new_tokens, on_batch, adapters, sampling), prompts)
 
     def compute(rows: Sequence[int], progress: OnBatch) -> list[Generated]:
         own = [settings[i] for i in rows]
         names = adapters and [adapters[i] for i in rows]
-        return generating.generate(model, [prompts[i] for i in rows], max_new_tokens, progress, names, own)
+        new = [limits[i] for i in rows]
+        return generating.generate(model, [prompts[i] for i in rows], new, progress, names, own)
 
     ids = [ids for _, ids in prompts]
     packed = [_packed(one) for one in ids]
-    told = [_settings(max_new_tokens, *pair) for pair in zip(settings, prompts, strict=True)]
+    told = [_settings(*each) for each in zip(limits, settings, prompts, strict=True)]
     keys = _keys(identities(model, ids, adapters), told, packed) if _where() else None
     # As the engine: what fits least comes first.
     work = _Work(keys, lambda i: (-len(packed[i]), packed[i]), ANSWERS, compute)
