@@ -147,5 +147,6 @@ def _summary(model: Model, answers: Sequence[Answer], count: responses.Count, se
         unfinished_answers=sum(not answer.finished for answer in answers),
         empty_answers=sum(not (answer.answer or answer.output) for answer in answers),
         tied_answers=sum(bool(answer.tied) for answer in answers),
+        requests=count.asked,
         cached_answers=count.cached,
     )

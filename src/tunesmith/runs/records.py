@@ -93,7 +93,8 @@ class Summary(Record):
     """What a run took and made; fields that a verb has no number for stay None.
 
     Tokens are real ones, never padding. `prompt_tokens` is the mean per request.
-    `cached_answers` were kept from before and not computed; only what was computed counts in `tokens_per_second`.
+    `requests` went to the engine, one for each choice or text; `cached_answers` of them were kept from before and
+    not computed, and only what was computed counts in `tokens_per_second`.
     `own_forward`: the fast forward pass did not give this model's logits, and its own was used.
     """
 
@@ -114,6 +115,7 @@ class Summary(Record):
     prompt_tokens: float | None = None
     unfinished_answers: int | None = None
     empty_answers: int | None = None
+    requests: int | None = None
     cached_answers: int | None = None
     tied_answers: int | None = None
     stopped_early: bool = False
