@@ -120,7 +120,7 @@ class Encoder:
         bare = context.rstrip()
         context, continuation = bare, context[len(bare) :] + continuation
         if self.kind == "encoder-decoder":
-            return (*self.virtual, *self.whole(context)), self._ids(continuation)
+            return (*self.virtual, *(self.whole(context) or (self.begin,))), self._ids(continuation)
         before, both = self.whole(context) if context else (), self.whole(context + continuation)
         n = next((i for i, (one, other) in enumerate(zip(before, both, strict=False)) if one != other), len(before))
         n = min(n, len(before), len(both) - 1)
