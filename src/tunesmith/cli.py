@@ -128,6 +128,46 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each parameter is an option of the com
 
 
 @app.command()
+def bench(  # noqa: PLR0913, PLR0917 - each parameter is an option of the command
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME... MODEL|RUN",
+            help="mmlu, mmlu:original, mmlu:cloze, bbh, bbh_cot, bbh_choice, glue, superglue, any task of lm-eval's; "
+            "then the model.",
+        ),
+    ],
+    out: Out,
+    shots: Annotated[
+        int | None, typer.Option("--shots", min=0, help="Worked examples per question; the benchmark's own by default.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Questions of each benchmark, a seeded draw over its tasks.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="A folder of the authors' files: mmlu/, bbh/, glue/, superglue/.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    chat: Annotated[bool, typer.Option("--chat", help="Ask through the model's chat template.")] = False,
+    dtype: Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16, ...")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="For helm: a task file or embedded task.")] = None,
+) -> None:
+    """Answer whole benchmarks: scores per subject, and averages as the benchmarks' authors define them."""
+    from tunesmith.evaluation.benchmarks import Bench, table
+    from tunesmith.evaluation.benchmarks import bench as run_bench
+
+    *names, model = words
+    if not names:
+        raise ConfigError(f"bench {model}: names one thing", fix="tunesmith bench NAME... MODEL --out RUN")
+    if names == ["helm"]:  # the place where tunesmith.evaluation.helm is called, with `task`
+        raise ConfigError(f"helm of {task}: is not part of this version", fix="use mmlu, bbh, glue or superglue")
+    asked = Bench(tuple(names), shots, limit, data, seed, chat, dtype)
+    for line in table(run_bench(model, asked, out, _command())):
+        typer.echo(line)
+    typer.echo(f"answers and scores: {out}")
+
+
+@app.command()
 def score(  # noqa: PLR0913, PLR0917 - each parameter is an option of the command
     predictions: Annotated[
         Path,

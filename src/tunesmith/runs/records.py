@@ -67,6 +67,47 @@ class Answer(Record):
     tied: tuple[str, ...] = ()
 
 
+class Choice(Record):
+    """One question put as a choice, and how likely the model finds each answer.
+
+    `log_likelihoods` are in nats, in the order of the request; `chosen` and
+    `right` are places among them, None where the task chooses in another way.
+    `marks` are the metrics that have a value for one question. `prompt` is the
+    SHA-256 of the texts of its requests.
+    """
+
+    id: str
+    prompt: str
+    log_likelihoods: tuple[float, ...]
+    chosen: int | None
+    right: int | None
+    marks: dict[str, float]
+
+
+class Protocol(Record):
+    """How one task of a benchmark was asked, and what happened to its requests.
+
+    `name` says whose prompts and marking these are; `prompts` is the SHA-256 of
+    all prompts in the order of the rows, `first_prompt` the text of the first.
+    `of` is how many questions the task has, `shots` how many worked examples
+    each prompt shows. `moved`: requests whose answer begins with a token that
+    also holds the question's last letters. `cut`: requests whose beginning had
+    no room in the model's context.
+    """
+
+    task: str
+    name: str
+    version: str
+    shots: int
+    questions: int
+    of: int
+    requests: int
+    moved: int
+    cut: int
+    prompts: str
+    first_prompt: str
+
+
 class Score(Record):
     """One metric over `n` answers with its 95 % interval."""
 

@@ -18,7 +18,7 @@ from tunesmith.config import Record
 from tunesmith.data.ledger import Ledger
 from tunesmith.errors import FitError, RunError
 from tunesmith.runs import lock
-from tunesmith.runs.records import Answer, Score, Step, Summary, Trouble, VirtualToken
+from tunesmith.runs.records import Answer, Choice, Protocol, Score, Step, Summary, Trouble, VirtualToken
 
 R = TypeVar("R", bound=Record)
 LOGS: dict[type[Record], str] = {Step: "steps.jsonl", Trouble: "troubles.jsonl"}
@@ -163,6 +163,14 @@ class Run:
     def answers(self, task: str) -> list[Answer]:
         """Give the answers to one task, in the order of the split."""
         return list(self._lines(f"answers/{task}.jsonl", Answer))
+
+    def choices(self, task: str) -> list[Choice]:
+        """Give the choices made in one task of a benchmark, in the order of its rows."""
+        return list(self._lines(f"choices/{task}.jsonl", Choice))
+
+    def protocols(self) -> list[Protocol]:
+        """Give how each task of the benchmarks was asked; empty if the run is no `bench`."""
+        return list(self._lines("protocols.jsonl", Protocol))
 
     def tasks(self) -> list[str]:
         """Name the tasks that were answered."""
