@@ -67,7 +67,15 @@ class Template(Record):
 
     def fields(self) -> frozenset[str]:
         """Name the row fields that the wording uses."""
-        return _names(self.prompt) | _names(self.answer)
+        return self.asks() | self.answers()
+
+    def asks(self) -> frozenset[str]:
+        """Name the row fields that the question shows."""
+        return _names(self.prompt)
+
+    def answers(self) -> frozenset[str]:
+        """Name the row fields that the answer is made of."""
+        return _names(self.answer)
 
     def render(self, row: Row, references: Sequence[str] = ()) -> Prompt:
         """Fill the wording with one row's fields.
