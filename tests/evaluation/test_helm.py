@@ -15,7 +15,8 @@ from tunesmith.inference.generate import generate
 from tunesmith.metrics import metric
 from tunesmith.metrics.worst import worst
 from tunesmith.reporting.compare import compare
-from tunesmith.reporting.dimensions import DIMENSIONS, dimension, helm_table
+from tunesmith.reporting.dimensions import differences, helm_table
+from tunesmith.runs.records import DIMENSIONS
 from tunesmith.runs.run import Run
 
 WAYS = ("lowercase", "names", "gender")
@@ -53,7 +54,7 @@ def told(run):
 
 def test_every_dimension_has_a_number_or_a_reason(made):
     assert made.done
-    shown = {dimension(score) for score in made.scores()} | {name.split("/")[0] for name in told(made)["undefined"]}
+    shown = {score.dimension for score in made.scores()} | {name.split("/")[0] for name in told(made)["undefined"]}
     assert shown == set(DIMENSIONS)
     assert all(score.low <= score.value <= score.high and score.signature for score in made.scores())
     assert "exact_match" in told(made)["undefined"]["calibration"]
@@ -108,7 +109,7 @@ def test_english_words_are_looked_for_in_english_only(tiny, tmp_path):
 
 def test_the_same_run_twice_gives_the_same_scores(made, tiny, tmp_path):
     again = helm(str(tiny("chat")), Question(talks(tmp_path)), tmp_path / "again", (), WAYS)
-    timeless = [[score for score in run.scores() if dimension(score) != "efficiency"] for run in (made, again)]
+    timeless = [[score for score in run.scores() if score.dimension != "efficiency"] for run in (made, again)]
     assert timeless[0] == timeless[1]
 
 
@@ -160,7 +161,7 @@ def test_metrics_without_a_value_by_row_are_refused_before_the_model_is_read(tmp
 def test_too_few_answers_with_a_word_of_the_lists_give_a_reason():
     found = {one.metric: one for one in bias(["she"] * 4 + ["it"] * 3, ["he"] * 7, 0)}
     assert "only 4 of 7" in found["bias/representation_gender"].why
-    assert "no answer" in found["bias/representation_surnames"].why
+    assert "none of the words" in found["bias/representation_surnames"].why
     enough = bias(["she"] * 6, ["he and she"] * 6, 0)[0]
     assert (enough.interval.value, enough.notes["references"], enough.notes["words"]) == (0.5, 0.0, 6)
 
@@ -169,10 +170,20 @@ def test_the_table_shows_runs_side_by_side(made, tiny, tmp_path):
     other = helm(str(tiny("base")), Question(talks(tmp_path)), tmp_path / "other", (), WAYS)
     table = helm_table([made, other])
     assert all(part in table for part in DIMENSIONS)
-    assert "(run)" in table and "(other)" in table
-    assert "change by names (83% of rows)" in table
+    assert "talks, test, 6 rows, zero-shot" in table
+    assert all(f"{run.name} (tiny" in table or str(run.asked()["model"]) in table for run in (made, other))
+    assert "change by names (5 rows)" in table
     assert "without a number:" in table and "exact_match or accuracy" in table
     assert helm_table([made]).count("\n") == table.count("\n")
+
+
+def test_a_difference_between_runs_is_that_of_the_scores_they_show(made, tiny, tmp_path):
+    other = helm(str(tiny("base")), Question(talks(tmp_path)), tmp_path / "other", (), WAYS)
+    before, after, found = values(made), values(other), differences(made, other)
+    for key, name in {("accuracy", "ROUGE-1"): "rouge1", ("fairness", "worst case, ROUGE-1"): "fairness/rouge1",
+                      ("robustness", "worst case, TER"): "robustness/ter"}.items():  # fmt: skip
+        assert found[key].difference == pytest.approx(after[name].value - before[name].value)
+    assert all(one.difference == 0 for one in differences(made, made).values())
 
 
 def test_runs_that_were_asked_otherwise_do_not_stand_side_by_side(made, tiny, tmp_path):

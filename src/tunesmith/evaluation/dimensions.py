@@ -164,10 +164,14 @@ def efficiency(model: Model, asked: Sequence[tuple[str, Ids]], new: int, seed: i
         (_, reading), (written, whole) = _timed(model, one, 1), _timed(model, one, new)
         rows.append((len(one[1]), reading, written - 1, max(whole - reading, 1e-9), whole))
     taken = np.array(rows, dtype=np.float64)
-    findings: list[Finding] = [_timing(name, taken, seed, of) for name, of in TIMES.items() if name != DECODE]
     wrote = taken[taken[:, 2] > 0]
-    short = Missing(f"efficiency/{DECODE}", "no timed answer had a second token")
-    return [*findings, _timing(DECODE, wrote, seed, TIMES[DECODE]) if len(wrote) else short]
+    measured = {name: wrote if name == DECODE else taken for name in TIMES}
+    return [
+        _timing(name, measured[name], seed, of)
+        if len(measured[name])
+        else Missing(f"efficiency/{name}", "no timed answer had a second token")
+        for name, of in TIMES.items()
+    ]
 
 
 DECODE = "decode_tokens_per_second"
@@ -194,9 +198,14 @@ def _timed(model: Model, one: tuple[str, Ids], new: int) -> tuple[int, float]:
 def _bias(metric: Metric, pairs: Sequence[Stats], named: Groups, seed: int) -> Finding:
     said, wanted = (heard(counts) for counts in pairs)
     name = f"bias/{metric.name}"
+    if not len(said):
+        return Missing(
+            name,
+            "none of the words occurred in the answers"
+            + (" in the same answer as a word of the groups" if metric.name.startswith("association") else ""),
+        )
     if len(said) < FEWEST:
-        held = f"only {len(said)} of {len(pairs[0])} answers hold" if len(said) else "no answer holds"
-        return Missing(name, f"{held} a word of the lists; an interval needs {FEWEST}")
+        return Missing(name, f"only {len(said)} of {len(pairs[0])} answers hold such words; an interval needs {FEWEST}")
     times = said.sum(0).reshape(-1, len(named)).sum(1) * len(next(iter(named.values())))
     seen = [round(count) for count in times if count]
     notes = {

@@ -16,6 +16,7 @@ from tunesmith.data.perturb import Kind, Perturbation, perturbation
 from tunesmith.data.template import Prompt
 from tunesmith.data.variants import perturbable, variants
 from tunesmith.evaluation.dimensions import (
+    FEWEST,
     REQUESTS,
     UNMARKED,
     Finding,
@@ -275,16 +276,15 @@ def _score(question: Question, asked: Asked, one: Found) -> Score:
 
 
 def _perturbed(question: Question, asked: Asked, how: Perturbation, marked: Mapping[str, Marked]) -> dict[str, object]:
-    """Say how many rows a way changes, and how the mean of each metric changes with it, paired by row."""
+    """Say how many rows a way changes, and how each metric changes on those rows, paired."""
     plain, other = marked[ORIGINAL].stats, marked[how.name].stats
-    changed = asked.changed(how)
-    names = question.task.metrics if changed else ()
+    kept = [i for i, prompt in enumerate(asked.ways[how]) if prompt]
     change = {
-        name: paired(metric(name, question.language), plain[name], other[name], question.seed)._asdict()
-        for name in names
+        name: paired(metric(name, question.language), plain[name][kept], other[name][kept], question.seed)._asdict()
+        for name in (question.task.metrics if len(kept) >= FEWEST else ())
     }
-    share = changed / len(asked.prompts)
-    return {"kind": how.kind, "rows_changed": changed, "share_changed": share, "change": change}
+    share = len(kept) / len(asked.prompts)
+    return {"kind": how.kind, "rows_changed": len(kept), "share_changed": share, "change": change}
 
 
 def _recipe(target: str, adapter: Adapter | None, model: Model, question: Question, asked: Asked) -> dict[str, object]:

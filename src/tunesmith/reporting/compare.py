@@ -6,7 +6,6 @@ from tunesmith.config import Record
 from tunesmith.errors import RunError
 from tunesmith.metrics import LOWER_IS_BETTER, metric
 from tunesmith.metrics.interval import paired
-from tunesmith.reporting.dimensions import dimension
 from tunesmith.runs.records import Answer
 from tunesmith.runs.run import Run
 
@@ -99,7 +98,7 @@ def _compare_task(a: Run, b: Run, task: str) -> list[Comparison]:
     return [
         _difference(task, score.metric, language(a), ours, matched)
         for score in a.scores()
-        if score.task == task and (score.metric, task) in values and dimension(score) == "accuracy"
+        if score.task == task and (score.metric, task) in values and score.dimension == "accuracy"
     ]
 
 

@@ -5,12 +5,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunesmith.errors import RunError
+from tunesmith.metrics import Metric, Stats, metric
+from tunesmith.metrics.interval import Paired, paired
+from tunesmith.metrics.toxicity import lexicon_toxicity
+from tunesmith.metrics.worst import worst
+from tunesmith.reporting.compare import language, method_title
 from tunesmith.reporting.numbers import fixed, metric_title, signed, size
-from tunesmith.runs.records import Score
+from tunesmith.runs.records import DIMENSIONS, Answer, Score
 from tunesmith.runs.run import Run
 
 FILE = "helm.json"
-DIMENSIONS = ("accuracy", "calibration", "robustness", "fairness", "bias", "toxicity", "efficiency")
 SAME = ("task", "split", "limit", "seed", "shots", "template", "perturbations")
 EXPLAINED = {
     "accuracy": "the task's own metrics",
@@ -24,16 +28,10 @@ EXPLAINED = {
 TITLES = {
     "ece_10": "ECE, 10 bins of equal width", "ece_10_mass": "ECE, 10 bins of equal mass",
     "selective_accuracy_10": "accuracy of the surest 10 %", "selective_area": "accuracy by sureness, area",
-    "accuracy": "right", "confidence": "mean confidence", "lexicon_toxicity": "lexicon toxicity, share of answers",
+    "accuracy": "share right", "confidence": "mean confidence", "lexicon_toxicity": "lexicon toxicity",
     "prefill_tokens_per_second": "prefill, tokens/s", "decode_tokens_per_second": "decode, tokens/s",
     "latency_p50_seconds": "latency p50, s", "latency_p95_seconds": "latency p95, s",
 }  # fmt: skip
-
-
-def dimension(score: Score) -> str:
-    """Name the dimension that a score belongs to; accuracy for a metric of the task itself."""
-    head, slash, _ = score.metric.partition("/")
-    return head if slash and head in DIMENSIONS else "accuracy"
 
 
 def helm_table(runs: Sequence[Run]) -> str:
@@ -45,11 +43,47 @@ def helm_table(runs: Sequence[Run]) -> str:
     _same(runs)
     columns = [_column(run, facts) for run, facts in zip(runs, told, strict=True)]
     keys = list(dict.fromkeys(key for column in columns for key in column))
-    lines: list[list[str]] = [["", *_titles(runs)]]
+    titles = _titles(runs)
+    for run, title in list(zip(runs, titles, strict=True))[1:]:
+        columns.append({key: _signed(*found[:3]) for key, found in differences(runs[0], run).items()})
+        titles.append(f"{title} - {titles[0]}")
+    lines: list[list[str]] = [[_asked(runs[0])], ["", *titles]]
     for part in DIMENSIONS:
         lines.append([f"{part}: {EXPLAINED[part]}"])
         lines += [[f"  {key[1]}", *(column.get(key, "-") for column in columns)] for key in keys if key[0] == part]
     return "\n".join([*_aligned(lines), *_missing(runs, told), REMARK])
+
+
+def differences(a: Run, b: Run) -> dict[tuple[str, str], Paired]:
+    """Give `b` minus `a`, paired by row, for all that is marked answer by answer, by dimension and title.
+
+    These are the task's own metrics, their worst cases, and toxicity.
+    """
+    task, found = a.asked()["task"], {}
+    kinds = {name: str(facts["kind"]) for name, facts in _told(a)["perturbations"].items() if facts["rows_changed"]}
+    answers = {way: _matched(a, b, f"{task}@{way}" if way else task) for way in ("", *kinds)}
+    for name in a.asked()["metrics"]:
+        one = metric(name, language(a))
+        ours, theirs = ({way: _stats(one, sides[i]) for way, sides in answers.items()} for i in (0, 1))
+        found["accuracy", _title("accuracy", name)] = paired(one, ours[""], theirs[""])
+        for kind in dict.fromkeys(kinds.values()) if one.by_row else ():
+            ways = ["", *(way for way in kinds if kinds[way] == kind)]
+            before, after = (worst(one, [stats[way] for way in ways]) for stats in (ours, theirs))
+            found[kind, _title(kind, name)] = paired(one, before, after)
+    if any(score.dimension == "toxicity" for score in a.scores()):
+        toxic = lexicon_toxicity()
+        before, after = (_stats(toxic, side) for side in answers[""])
+        found["toxicity", _title("toxicity", toxic.name)] = paired(toxic, before, after)
+    return found
+
+
+def _stats(one: Metric, answers: Sequence[Answer]) -> Stats:
+    return one.stats([answer.answer for answer in answers], [answer.references for answer in answers])
+
+
+def _matched(a: Run, b: Run, task: str) -> tuple[list[Answer], list[Answer]]:
+    ours, theirs = a.answers(task), {answer.id: answer for answer in b.answers(task)}
+    return ours, [theirs[answer.id] for answer in ours]
 
 
 REMARK = (
@@ -77,30 +111,42 @@ def _same(runs: Sequence[Run]) -> None:
             )
 
 
+def _asked(run: Run) -> str:
+    asked = run.asked()
+    rows = len(run.answers(asked["task"]))
+    shots = f"{asked['shots']}-shot" if asked["shots"] else "zero-shot"
+    return f"{asked['task']}, {asked['split']}, {rows} rows, {shots}"
+
+
 def _titles(runs: Sequence[Run]) -> list[str]:
-    """Name each run by its model and folder."""
-    return [f"{run.asked()['model']} ({run.name})" for run in runs]
+    """Name each run by its folder and what answered."""
+    asked = [(run.name, run.asked()) for run in runs]
+    made = [
+        f"{told['model']}, {method_title(told['method'])}" if told["method"] else told["model"] for _, told in asked
+    ]
+    return [f"{name} ({what})" for (name, _), what in zip(asked, made, strict=True)]
 
 
 def _column(run: Run, told: Mapping[str, Any]) -> dict[tuple[str, str], str]:
     """Give what one run shows, by dimension and title, in the order to show it in."""
     task, cells = run.asked()["task"], {}
+    rows = len(run.answers(task))
     for score in run.scores():
-        part, _, name = (
-            score.metric.partition("/") if dimension(score) != "accuracy" else ("accuracy", "", score.metric)
-        )
-        if score.task == task and "/" not in name:
-            cells[part, _title(part, name)] = _value(score) + _beside(told["notes"].get(score.metric, {}))
+        part = score.dimension
+        name = score.metric if part == "accuracy" else score.metric.removeprefix(f"{part}/")
+        # The worst cases of single perturbations are in scores.jsonl; here is how each changes the mean.
+        if score.task == task and (part == "accuracy" or "/" not in name):
+            cells[part, _title(part, name)] = _value(score) + _beside(score, told["notes"].get(score.metric, {}), rows)
     for name, facts in told["perturbations"].items():
-        title = f"change by {name} ({facts['share_changed']:.0%} of rows)"
-        cells[facts["kind"], title] = _change(facts)
+        if facts["rows_changed"]:
+            cells[facts["kind"], f"change by {name} ({facts['rows_changed']} rows)"] = _change(facts)
     cells["efficiency", "peak memory, one request"] = size(told["peak_memory_bytes"])
     return cells
 
 
 def _title(part: str, name: str) -> str:
     if part in ("robustness", "fairness"):
-        return f"{metric_title(name)}, worst case"
+        return f"worst case, {metric_title(name)}"
     return metric_title(name) if part == "accuracy" else TITLES.get(name, name.replace("_", " "))
 
 
@@ -109,31 +155,40 @@ def _value(score: Score) -> str:
     return f"{score.value:.{digits}f} [{score.low:.{digits}f}, {score.high:.{digits}f}]"
 
 
-def _beside(notes: Mapping[str, Any]) -> str:
+def _beside(score: Score, notes: Mapping[str, Any], rows: int) -> str:
+    said = [f"{score.n} of {rows} answers"] if score.dimension == "bias" else []
     known = {"references": "references", "by_chance": "by chance"}
-    said = [f"{title} {fixed(notes[key])}" for key, title in known.items() if notes.get(key) is not None]
+    said += [f"{title} {fixed(notes[key])}" for key, title in known.items() if notes.get(key) is not None]
     return f"  ({', '.join(said)})" if said else ""
 
 
 def _change(facts: Mapping[str, Any]) -> str:
-    """Write how the task's first metric changes on average: unlike the worst case, it can go up."""
-    if not facts.get("change"):
-        return "-"
+    """Write how the task's first metric changes on the rows changed: unlike the worst case, it can go up."""
+    if not facts["change"]:
+        return "too few rows for an interval"
     name, change = next(iter(facts["change"].items()))
-    return f"{signed(change['difference'])} [{signed(change['low'])}, {signed(change['high'])}] {metric_title(name)}"
+    return f"{_signed(change['difference'], change['low'], change['high'])} {metric_title(name)}"
+
+
+def _signed(difference: float, low: float, high: float) -> str:
+    return f"{signed(difference)} [{signed(low)}, {signed(high)}]"
 
 
 def _missing(runs: Sequence[Run], told: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say what has no number, and why, once for all runs and metrics with the same reason."""
     reasons: dict[str, dict[str, list[str]]] = {}
     for title, facts in zip(_titles(runs), told, strict=True):
-        for metric, why in facts["undefined"].items():
-            reasons.setdefault(why, {}).setdefault(metric, []).append(title)
+        for name, why in facts["undefined"].items():
+            reasons.setdefault(why, {}).setdefault(name, []).append(title)
     lines = []
     for why, metrics in reasons.items():
         everyone = all(len(titles) == len(runs) for titles in metrics.values())
         whose = "" if everyone else f" ({'; '.join(dict.fromkeys(t for titles in metrics.values() for t in titles))})"
-        lines.append(f"  {', '.join(metrics)}{whose}: {why}")
+        parts: dict[str, list[str]] = {}
+        for part, _, name in (name.partition("/") for name in metrics):
+            parts.setdefault(part, []).extend([name.replace("_", " ")] if name else [])
+        named = "; ".join(f"{part} ({', '.join(names)})" if names else part for part, names in parts.items())
+        lines.append(f"  {named}{whose}: {why}")
     return ["without a number:", *lines] if lines else []
 
 
