@@ -18,6 +18,8 @@ _HOMES = {
     "train": "tunesmith.training.train",
     "evaluate": "tunesmith.evaluation.evaluate",
     "Question": "tunesmith.evaluation.evaluate",
+    "helm": "tunesmith.evaluation.helm",
+    "helm_table": "tunesmith.reporting.dimensions",
     "score": "tunesmith.metrics.score",
     "Mark": "tunesmith.metrics.score",
     "compare": "tunesmith.reporting.compare",

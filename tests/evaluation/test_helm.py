@@ -1,4 +1,6 @@
+import doctest
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -202,3 +204,9 @@ def test_compare_takes_the_metrics_of_each_way_and_not_the_worst_cases(made):
 
 def test_the_ways_asked_by_default_are_of_both_kinds():
     assert {"typos", "lowercase", "spaces", "contractions", "dialect", "gender", "names"} == set(PERTURBED)
+
+
+def test_the_examples_of_the_page_are_what_the_code_prints():
+    found = doctest.testfile(str(Path(__file__).parents[2] / "docs" / "helm.md"), module_relative=False)
+    assert found.attempted >= 9
+    assert found.failed == 0

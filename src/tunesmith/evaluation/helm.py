@@ -89,20 +89,21 @@ def helm(
     encoded = {(way, prompt.id): _encode(model, prompt) for way, prompt in asked.all()}
     run = Run.create(folder, _recipe(target, adapter, model, question, asked))
     run.write_json("provenance.json", provenance(model, question.task.provenance(), question.seed, command))
-    device.reset_peak()
     new = question.task.generation.max_new_tokens
+    device.reset_peak()
+    started = time.perf_counter()
+    made = _generate(model, encoded, new)
+    seconds, most = time.perf_counter() - started, device.peak_bytes()
+    device.reset_peak()
     timed = efficiency(
         model, [(name, ids) for (way, name), ids in encoded.items() if way == ORIGINAL], new, question.seed
     )
     peak = device.peak_bytes()
-    started = time.perf_counter()
-    made = _generate(model, encoded, new)
-    seconds = time.perf_counter() - started
     marked = _mark(model, asked, encoded, made, metrics)
     findings = [*_calibration(model, question, asked, marked), *_worst_cases(question, asked, marked, metrics),
                 *_written(question, asked, marked), *timed]  # fmt: skip
     _write(run, question, asked, marked, findings, peak)
-    run.finish(_summary(model, marked, encoded, seconds, max(peak, device.peak_bytes())))
+    run.finish(_summary(model, marked, encoded, seconds, max(most, peak)))
     return run
 
 
