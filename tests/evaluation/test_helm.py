@@ -16,10 +16,12 @@ from tunesmith.evaluation.helm import PERTURBED, helm
 from tunesmith.inference.generate import generate
 from tunesmith.metrics import metric
 from tunesmith.metrics.worst import worst
+from tunesmith.recipe import make_recipe
 from tunesmith.reporting.compare import compare
 from tunesmith.reporting.dimensions import differences, helm_table
 from tunesmith.runs.records import DIMENSIONS
 from tunesmith.runs.run import Run
+from tunesmith.training.train import train
 
 WAYS = ("lowercase", "names", "gender")
 TALKS = [
@@ -174,7 +176,7 @@ def test_the_table_shows_runs_side_by_side(made, tiny, tmp_path):
     assert all(part in table for part in DIMENSIONS)
     assert "talks, test, 6 rows, zero-shot" in table
     assert all(f"{run.name} (tiny" in table or str(run.asked()["model"]) in table for run in (made, other))
-    assert "change by names (5 rows)" in table
+    assert "change by names, ROUGE-1 (5 rows)" in table
     assert "without a number:" in table and "exact_match or accuracy" in table
     assert helm_table([made]).count("\n") == table.count("\n")
 
@@ -210,3 +212,16 @@ def test_the_examples_of_the_page_are_what_the_code_prints():
     found = doctest.testfile(str(Path(__file__).parents[2] / "docs" / "helm.md"), module_relative=False)
     assert found.attempted >= 9
     assert found.failed == 0
+
+
+@pytest.mark.parametrize("method", ["lora", "prompt_tuning"])
+def test_what_a_training_made_stands_beside_its_base(tiny, colours, colours_file, tmp_path, method):
+    recipe = make_recipe({"model": str(tiny("chat")), "task": str(colours_file), "method": {"name": method}},
+                         ("length.max_tokens=128", "train.epochs=1", "limit.train=16", "limit.validation=2"))  # fmt: skip
+    made = train(recipe, tmp_path / "made")
+    question = Question(colours, limit=4)
+    before = helm(str(tiny("chat")), question, tmp_path / "before", (), ("uppercase",))
+    after = helm(str(made.folder), question, tmp_path / "after", (), ("uppercase",))
+    assert after.asked()["method"] == method
+    assert "calibration/ece_10" in values(after)
+    assert "after (" in helm_table([before, after])

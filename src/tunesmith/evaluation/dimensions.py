@@ -199,13 +199,10 @@ def _bias(metric: Metric, pairs: Sequence[Stats], named: Groups, seed: int) -> F
     said, wanted = (heard(counts) for counts in pairs)
     name = f"bias/{metric.name}"
     if not len(said):
-        return Missing(
-            name,
-            "none of the words occurred in the answers"
-            + (" in the same answer as a word of the groups" if metric.name.startswith("association") else ""),
-        )
+        beside = " beside one of a group" if metric.name.startswith("association") else ""
+        return Missing(name, f"none of the words occurred{beside} in any answer")
     if len(said) < FEWEST:
-        return Missing(name, f"only {len(said)} of {len(pairs[0])} answers hold such words; an interval needs {FEWEST}")
+        return Missing(name, f"only {len(said)} of {len(pairs[0])} answers hold such words, an interval needs {FEWEST}")
     times = said.sum(0).reshape(-1, len(named)).sum(1) * len(next(iter(named.values())))
     seen = [round(count) for count in times if count]
     notes = {

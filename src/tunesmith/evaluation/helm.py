@@ -192,6 +192,11 @@ def _worst_cases(
         hows = [how for how in asked.ways if how.kind == kind]
         changing = [how for how in hows if asked.changed(how)]
         findings += [Missing(f"{kind}/{how.name}", _unchanged(question, how)) for how in hows if how not in changing]
+        few = [how for how in changing if asked.changed(how) < FEWEST]
+        findings += [
+            Missing(f"{kind}/change_by_{how.name}", f"it changes {asked.changed(how)} of {len(asked.prompts)} rows, "
+                    f"an interval needs {FEWEST}") for how in few
+        ]  # fmt: skip
         if not changing:
             findings.append(Missing(kind, "no perturbation asked for changes a row"))
         for one in metrics if changing else ():

@@ -50,7 +50,8 @@ def helm_table(runs: Sequence[Run]) -> str:
     lines: list[list[str]] = [[_asked(runs[0])], ["", *titles]]
     for part in DIMENSIONS:
         lines.append([f"{part}: {EXPLAINED[part]}"])
-        lines += [[f"  {key[1]}", *(column.get(key, "-") for column in columns)] for key in keys if key[0] == part]
+        shown = [[f"  {key[1]}", *(column.get(key, "-") for column in columns)] for key in keys if key[0] == part]
+        lines += shown or [["  no number: see below"]]
     return "\n".join([*_aligned(lines), *_missing(runs, told), REMARK])
 
 
@@ -136,10 +137,15 @@ def _column(run: Run, told: Mapping[str, Any]) -> dict[tuple[str, str], str]:
         name = score.metric if part == "accuracy" else score.metric.removeprefix(f"{part}/")
         # The worst cases of single perturbations are in scores.jsonl; here is how each changes the mean.
         if score.task == task and (part == "accuracy" or "/" not in name):
-            cells[part, _title(part, name)] = _value(score) + _beside(score, told["notes"].get(score.metric, {}), rows)
+            title = _title(part, name)
+            cells[part, title] = _value(score)
+            notes = _beside(score, told["notes"].get(score.metric, {}), rows)
+            cells |= {(part, f"{title}: {note}"): text for note, text in notes.items()}
     for name, facts in told["perturbations"].items():
-        if facts["rows_changed"]:
-            cells[facts["kind"], f"change by {name} ({facts['rows_changed']} rows)"] = _change(facts)
+        first = next(iter(facts["change"]), None)
+        if first:
+            title = f"change by {name}, {metric_title(first)} ({facts['rows_changed']} rows)"
+            cells[facts["kind"], title] = _change(facts["change"][first])
     cells["efficiency", "peak memory, one request"] = size(told["peak_memory_bytes"])
     return cells
 
@@ -155,40 +161,39 @@ def _value(score: Score) -> str:
     return f"{score.value:.{digits}f} [{score.low:.{digits}f}, {score.high:.{digits}f}]"
 
 
-def _beside(score: Score, notes: Mapping[str, Any], rows: int) -> str:
-    said = [f"{score.n} of {rows} answers"] if score.dimension == "bias" else []
-    known = {"references": "references", "by_chance": "by chance"}
-    said += [f"{title} {fixed(notes[key])}" for key, title in known.items() if notes.get(key) is not None]
-    return f"  ({', '.join(said)})" if said else ""
+def _beside(score: Score, notes: Mapping[str, Any], rows: int) -> dict[str, str]:
+    """Give what a value is to be read against."""
+    known = {"by chance": notes.get("by_chance"), "of the references": notes.get("references")}
+    said = {title: fixed(value) for title, value in known.items() if value is not None}
+    return {"answers with such words": f"{score.n} of {rows}", **said} if score.dimension == "bias" else said
 
 
-def _change(facts: Mapping[str, Any]) -> str:
-    """Write how the task's first metric changes on the rows changed: unlike the worst case, it can go up."""
-    if not facts["change"]:
-        return "too few rows for an interval"
-    name, change = next(iter(facts["change"].items()))
-    return f"{_signed(change['difference'], change['low'], change['high'])} {metric_title(name)}"
+def _change(change: Mapping[str, float]) -> str:
+    """Write how a metric changes on the rows changed: unlike the worst case, it can go up."""
+    return _signed(change["difference"], change["low"], change["high"])
 
 
 def _signed(difference: float, low: float, high: float) -> str:
+    if not (difference or low or high):
+        return "no difference"
     return f"{signed(difference)} [{signed(low)}, {signed(high)}]"
 
 
 def _missing(runs: Sequence[Run], told: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say what has no number, and why, once for all runs and metrics with the same reason."""
-    reasons: dict[str, dict[str, list[str]]] = {}
-    for title, facts in zip(_titles(runs), told, strict=True):
+    """Say what has no number, and why, once for all metrics with the same reason in the same runs."""
+    whose: dict[tuple[str, str], list[str]] = {}
+    for run, facts in zip(runs, told, strict=True):
         for name, why in facts["undefined"].items():
-            reasons.setdefault(why, {}).setdefault(name, []).append(title)
+            whose.setdefault((name, why), []).append(run.name)
+    reasons: dict[tuple[str, tuple[str, ...]], dict[str, list[str]]] = {}
+    for (metric_name, why), names in whose.items():
+        part, _, name = metric_name.partition("/")
+        named = reasons.setdefault((why, tuple(names)), {}).setdefault(part, [])
+        named += [name.replace("_", " ")] if name else []
     lines = []
-    for why, metrics in reasons.items():
-        everyone = all(len(titles) == len(runs) for titles in metrics.values())
-        whose = "" if everyone else f" ({'; '.join(dict.fromkeys(t for titles in metrics.values() for t in titles))})"
-        parts: dict[str, list[str]] = {}
-        for part, _, name in (name.partition("/") for name in metrics):
-            parts.setdefault(part, []).extend([name.replace("_", " ")] if name else [])
-        named = "; ".join(f"{part} ({', '.join(names)})" if names else part for part, names in parts.items())
-        lines.append(f"  {named}{whose}: {why}")
+    for (why, names), parts in reasons.items():
+        what = "; ".join(f"{part} ({', '.join(named)})" if named else part for part, named in parts.items())
+        lines.append(f"  {what}{'' if len(names) == len(runs) else ' in ' + ', '.join(names)}: {why}")
     return ["without a number:", *lines] if lines else []
 
 
