@@ -88,8 +88,16 @@ class Template(Record):
 
     def fields(self) -> frozenset[str]:
         """Name the row fields that the wording uses."""
+        return self.asks() | self.answers()
+
+    def asks(self) -> frozenset[str]:
+        """Name the row fields that the question shows."""
+        return _names(self.prompt)
+
+    def answers(self) -> frozenset[str]:
+        """Name the row fields that the answer and its choices are made of."""
         own = _names(self.choices) if isinstance(self.choices, str) else frozenset()
-        return _names(self.prompt) | _names(self.answer) | own
+        return _names(self.answer) | own
 
     def render(self, row: Row, references: Sequence[str] = ()) -> Prompt:
         """Fill the wording with one row's fields.

@@ -108,8 +108,14 @@ class Protocol(Record):
     first_prompt: str
 
 
+DIMENSIONS = ("accuracy", "calibration", "robustness", "fairness", "bias", "toxicity", "efficiency")
+
+
 class Score(Record):
-    """One metric over `n` answers with its 95 % interval."""
+    """One metric over `n` answers with its 95 % interval.
+
+    A metric of another dimension than accuracy begins with that: "calibration/ece_10".
+    """
 
     task: str
     split: str
@@ -121,6 +127,12 @@ class Score(Record):
     shots: int
     template: str
     signature: str
+
+    @property
+    def dimension(self) -> str:
+        """The dimension that the metric belongs to: accuracy for a metric of the task itself."""
+        head, slash, _ = self.metric.partition("/")
+        return head if slash and head in DIMENSIONS else "accuracy"
 
 
 class VirtualToken(Record):
