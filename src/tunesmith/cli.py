@@ -119,7 +119,9 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each parameter is an option of the com
     speed = f", {facts.tokens_per_second:.0f} tokens/s" if facts.tokens_per_second else ""
     typer.echo(f"{facts.prompt_tokens:.0f} prompt tokens per request, {facts.seconds:.0f} s{speed}")
     if facts.cached_answers:
-        typer.echo(f"{facts.cached_answers} of {facts.requests} requests were answered before; the speed is that of the others")
+        typer.echo(
+            f"{facts.cached_answers} of {facts.requests} requests were answered before; the speed is that of the others"
+        )
     if facts.unfinished_answers:
         typer.echo(f"{facts.unfinished_answers} answers were cut off at the task's generation.max_new_tokens")
     if facts.tied_answers:
