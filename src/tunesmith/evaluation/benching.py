@@ -17,6 +17,7 @@ from tunesmith.evaluation.benchmarks import SUITES, Average, Bench, Suite
 from tunesmith.evaluation.harness import Counts, Harness
 from tunesmith.evaluation.lmtasks import Asked, Outcome
 from tunesmith.evaluation.tally import Marks, average, marks_of
+from tunesmith.inference import responses
 from tunesmith.metrics.interval import Interval
 from tunesmith.models import device
 from tunesmith.models.load import Model, find, load, load_encoder
@@ -60,7 +61,8 @@ def run_bench(target: str, asked: Bench, folder: Path, command: Sequence[str] = 
     run.write_json("provenance.json", {**provenance(model, _sources(plans, asked), asked.seed, command), **_versions()})
     device.reset_peak()
     started = time.perf_counter()
-    harness, made = _answered(model, plans, asked)
+    with responses.counted() as count:
+        harness, made = _answered(model, plans, asked)
     seconds = time.perf_counter() - started
     scores: list[Score] = []
     protocols: list[Protocol] = []
@@ -72,7 +74,7 @@ def run_bench(target: str, asked: Bench, folder: Path, command: Sequence[str] = 
         scores += _scores(one, marked, model, asked)
     run.write_lines("protocols.jsonl", protocols)
     run.write_lines("scores.jsonl", scores)
-    run.finish(_summary(model, harness.counts, answers, seconds))
+    run.finish(_summary(model, harness.counts, count, answers, seconds))
     return run
 
 
@@ -334,16 +336,20 @@ def _versions() -> dict[str, Any]:
     return {"lm_eval": version("lm-eval")}
 
 
-def _summary(model: Model, counts: Counts, answers: Sequence[Answer], seconds: float) -> Summary:
+def _summary(
+    model: Model, counts: Counts, count: responses.Count, answers: Sequence[Answer], seconds: float
+) -> Summary:
     read, written, requests = (sum(one.values()) for one in (counts.read, counts.written, counts.requests))
     return Summary(
         tokens=read + written,
         answer_tokens=written,
         seconds=seconds,
-        tokens_per_second=(read + written) / seconds,
+        tokens_per_second=count.tokens / seconds,
         peak_memory_bytes=device.peak_bytes(),
         total_parameters=model.parameters(),
         prompt_tokens=read / requests,
         unfinished_answers=sum(not answer.finished for answer in answers) if answers else None,
         empty_answers=sum(not answer.answer.strip() for answer in answers) if answers else None,
+        requests=count.asked,
+        cached_answers=count.cached,
     )
