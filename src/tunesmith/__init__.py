@@ -20,6 +20,8 @@ _HOMES = {
     "Question": "tunesmith.evaluation.evaluate",
     "bench": "tunesmith.evaluation.benchmarks",
     "Bench": "tunesmith.evaluation.benchmarks",
+    "helm": "tunesmith.evaluation.helm",
+    "helm_table": "tunesmith.reporting.dimensions",
     "score": "tunesmith.metrics.score",
     "Mark": "tunesmith.metrics.score",
     "compare": "tunesmith.reporting.compare",

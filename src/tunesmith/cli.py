@@ -7,7 +7,7 @@ import errno
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, get_args
 
 import typer
 
@@ -98,23 +98,34 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each parameter is an option of the com
     strength: Annotated[
         float, typer.Option("--strength", min=0.0, max=1.0, help="How much of an adapter's effect: 0 is the base.")
     ] = 1.0,
+    by: Annotated[
+        str,
+        typer.Option("--by", help="likelihood of the task's choices, generation, or auto: the first if it has any."),
+    ] = "auto",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compute every answer, also those kept from before.")] = False,
 ) -> None:
     """Answer the questions of a split, and score the answers."""
     from tunesmith.data.task import load_task, split_named
-    from tunesmith.evaluation.evaluate import Question
+    from tunesmith.evaluation.answering import By, Question
     from tunesmith.evaluation.evaluate import evaluate as run_evaluation
+    from tunesmith.names import pick
 
-    question = Question(load_task(task), split_named(split), shots, template, limit, seed)
-    run = run_evaluation(model, question, out, command=_command(), strength=strength)
+    way = pick({one: one for one in get_args(By)}, by, "way to answer")
+    question = Question(load_task(task), split_named(split), shots, template, limit, seed, way)
+    run = run_evaluation(model, question, out, _command(), strength, fresh)
     for score in run.scores():
         typer.echo(f"{score.metric:<12} {score.value:.4f}  [{score.low:.4f}, {score.high:.4f}]  n={score.n}")
     facts = run.summary()
-    typer.echo(
-        f"{facts.prompt_tokens:.0f} prompt tokens per request, "
-        f"{facts.seconds:.0f} s, {facts.tokens_per_second:.0f} tokens/s"
-    )
+    speed = f", {facts.tokens_per_second:.0f} tokens/s" if facts.tokens_per_second else ""
+    typer.echo(f"{facts.prompt_tokens:.0f} prompt tokens per request, {facts.seconds:.0f} s{speed}")
+    if facts.cached_answers:
+        typer.echo(
+            f"{facts.cached_answers} of {facts.requests} requests were answered before; the speed is that of the others"
+        )
     if facts.unfinished_answers:
         typer.echo(f"{facts.unfinished_answers} answers were cut off at the task's generation.max_new_tokens")
+    if facts.tied_answers:
+        typer.echo(f"{facts.tied_answers} questions had choices that were equally likely; one of them was drawn")
     typer.echo(f"answers and scores: {out}")
 
 

@@ -5,7 +5,8 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesmith.inference.prefix import common, read_along
+from tunesmith.data.encode import common
+from tunesmith.inference.prefix import read_along
 
 SEQUENCES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12).map(tuple), min_size=1, max_size=20)
 

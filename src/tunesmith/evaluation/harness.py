@@ -6,7 +6,7 @@ moves back to the last boundary that both have), and a text is never given two
 beginnings. What moved and what had to be cut is counted, task by task.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,9 +18,8 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from tunesmith.errors import ConfigError, FitError
 from tunesmith.inference.generate import Generated, generate
-from tunesmith.inference.prefix import Ids
 from tunesmith.inference.sampling import Sampling
-from tunesmith.inference.score import Continuation, loglikelihoods
+from tunesmith.inference.score import Continuation, Ids, loglikelihoods
 from tunesmith.models.load import Model
 
 NEW_TOKENS = 256  # lm-eval's default, for tasks that name no limit
@@ -86,21 +85,21 @@ class Harness(LM):  # type: ignore[misc]
 
     def generated(self, requests: Sequence[Any]) -> list[Generated]:
         """Give the answers with their tokens. Raises ConfigError for a way to generate that we do not have."""
-        prompts: list[tuple[str, Ids]] = []
-        limits: list[int] = []
-        settings: list[Sampling] = []
+        by_limit: dict[int, list[tuple[int, str, Ids, Sampling]]] = defaultdict(list)
         times: Counter[str] = Counter()
-        for request in requests:
+        for i, request in enumerate(requests):
             new, sampling = self._sampling(request)
             name = f"{request.task_name}/{request.doc_id}/{request.idx}"
             times[name] += 1  # a task that wants several draws repeats its request
-            prompts.append((f"{name}/{times[name]}", self._prompt(request, new)))
-            limits.append(new)
-            settings.append(sampling)
-        made = generate(self.model, prompts, limits, self.on_batch, None, settings)
-        for request, one in zip(requests, made, strict=True):
-            self.counts.written[request.task_name] += len(one.ids)
-        return made
+            by_limit[new].append((i, f"{name}/{times[name]}", self._prompt(request, new), sampling))
+        answers: dict[int, Generated] = {}
+        for new, group in by_limit.items():
+            places, names, prompts, sampling_of = zip(*group, strict=True)
+            made = generate(self.model, list(zip(names, prompts, strict=True)), new, self.on_batch, None, sampling_of)
+            answers.update(zip(places, made, strict=True))
+        for i, request in enumerate(requests):
+            self.counts.written[request.task_name] += len(answers[i].ids)
+        return [answers[i] for i in range(len(requests))]
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """Render a conversation as the model's chat template does.
@@ -157,7 +156,7 @@ class Harness(LM):  # type: ignore[misc]
 
     def _prompt(self, request: Any, new: int) -> Ids:
         encoder = self.model.encoder
-        ids = (*encoder.virtual, *(encoder.whole(request.args[0]) or (encoder.begin,)))
+        ids = (*encoder.virtual, *encoder.whole(request.args[0]))
         room = None if self._unlimited else int(self.model.context or 0) - new
         self.counts.requests[request.task_name] += 1
         ids = self._fitted(request, ids, room)

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tunesmith.inference.prefix import Ids, Pass, common, read_along
+from tunesmith.data.encode import common
+from tunesmith.inference.prefix import Ids, Pass, read_along
 from tunesmith.inference.sampling import Answering, choose
 from tunesmith.inference.slots import SLACK, Slots
 from tunesmith.models import head

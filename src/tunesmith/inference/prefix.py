@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
+from tunesmith.data.encode import common
+
 Ids = tuple[int, ...]
 
 
@@ -77,18 +79,6 @@ def read_along(
         count += len(ids) - start
         ends[i], before = path[len(ids) - last[i] :], ids
     return Reading([one for one in passes if one.ids], ends, max(map(len, sequences)))
-
-
-def common(one: Ids, other: Ids) -> int:
-    """Count the tokens that both begin with."""
-    same, length = 0, min(len(one), len(other))
-    while same < length:
-        middle = (same + length + 1) // 2
-        if one[same:middle] == other[same:middle]:
-            same = middle
-        else:
-            length = middle - 1
-    return same
 
 
 def _parts(ids: Ids, start: int, passes: list[Pass], pass_tokens: int) -> Iterator[tuple[int, Ids]]:

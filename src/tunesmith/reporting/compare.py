@@ -98,7 +98,7 @@ def _compare_task(a: Run, b: Run, task: str) -> list[Comparison]:
     return [
         _difference(task, score.metric, language(a), ours, matched)
         for score in a.scores()
-        if score.task == task and (score.metric, task) in values
+        if score.task == task and (score.metric, task) in values and score.dimension == "accuracy"
     ]
 
 

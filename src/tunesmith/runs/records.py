@@ -45,7 +45,11 @@ class Answer(Record):
 
     `question` is the task's own text, `prompt` all that the model read: shots
     and chat template included. `finished` says whether the model stopped by
-    itself within its limit.
+    itself within its limit. `answer` is what is marked: where it was extracted,
+    `output` holds the whole text, and an empty `answer` says that nothing was
+    found. Where it is the likeliest of `choices`, `log_likelihoods` are theirs
+    in nats, `confidence` is its share of their likelihood, and `tied` names
+    the choices that shared the first place, if several did.
     """
 
     id: str
@@ -56,6 +60,11 @@ class Answer(Record):
     prompt_tokens: int
     answer_tokens: int
     finished: bool
+    output: str | None = None
+    choices: tuple[str, ...] = ()
+    log_likelihoods: tuple[float, ...] = ()
+    confidence: float | None = None
+    tied: tuple[str, ...] = ()
 
 
 class Choice(Record):
@@ -99,8 +108,14 @@ class Protocol(Record):
     first_prompt: str
 
 
+DIMENSIONS = ("accuracy", "calibration", "robustness", "fairness", "bias", "toxicity", "efficiency")
+
+
 class Score(Record):
-    """One metric over `n` answers with its 95 % interval."""
+    """One metric over `n` answers with its 95 % interval.
+
+    A metric of another dimension than accuracy begins with that: "calibration/ece_10".
+    """
 
     task: str
     split: str
@@ -112,6 +127,12 @@ class Score(Record):
     shots: int
     template: str
     signature: str
+
+    @property
+    def dimension(self) -> str:
+        """The dimension that the metric belongs to: accuracy for a metric of the task itself."""
+        head, slash, _ = self.metric.partition("/")
+        return head if slash and head in DIMENSIONS else "accuracy"
 
 
 class VirtualToken(Record):
@@ -125,6 +146,8 @@ class Summary(Record):
     """What a run took and made; fields that a verb has no number for stay None.
 
     Tokens are real ones, never padding. `prompt_tokens` is the mean per request.
+    `requests` went to the engine, one for each choice or text; `cached_answers` of them were kept from before and
+    not computed, and only what was computed counts in `tokens_per_second`.
     `own_forward`: the fast forward pass did not give this model's logits, and its own was used.
     """
 
@@ -145,6 +168,9 @@ class Summary(Record):
     prompt_tokens: float | None = None
     unfinished_answers: int | None = None
     empty_answers: int | None = None
+    requests: int | None = None
+    cached_answers: int | None = None
+    tied_answers: int | None = None
     stopped_early: bool = False
     stopped_by: str | None = None
     resumes: int = 0

@@ -52,6 +52,19 @@ class Run:
             raise RunError(f"{folder}: is not a run folder", fix="name a folder that train, eval or climb has made")
         return cls(folder)
 
+    @classmethod
+    def begin(cls, folder: Path, asked: Mapping[str, Any]) -> "Run":
+        """Start a run, or take up one that asked the same and did not come to its end.
+
+        Raises RunError if the folder holds anything else.
+        """
+        if not begun(folder, str(asked["verb"])):
+            return cls.create(folder, asked)
+        run = cls.open(folder)
+        if run.asked() != dict(asked):
+            raise RunError(f"{folder}: holds a run that was begun and asked something else", fix="name a new folder")
+        return run
+
     @property
     def name(self) -> str:
         """The folder's own name."""
@@ -189,6 +202,14 @@ class Run:
                     f"{path} line {number}: is not JSON: {wrong.msg}", fix="mend or remove that line"
                 ) from None
             yield kind.parse(values, where=f"{path} line {number}")
+
+
+def begun(folder: Path, verb: str) -> bool:
+    """Tell whether the folder holds a run of this verb that did not come to its end."""
+    if not (folder / "recipe.yaml").is_file():
+        return False
+    run = Run(folder)
+    return not run.done and run.asked().get("verb") == verb
 
 
 def vacant(folder: Path) -> None:
