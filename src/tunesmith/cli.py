@@ -152,6 +152,7 @@ def bench(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
     seed: Annotated[int, typer.Option("--seed")] = 0,
     chat: Annotated[bool, typer.Option("--chat", help="Ask through the model's chat template.")] = False,
     dtype: Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16, ...")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compute every answer, also those kept from before.")] = False,
     task: Annotated[str | None, typer.Option("--task", help="For helm: a task file or embedded task.")] = None,
 ) -> None:
     """Answer whole benchmarks: scores per subject, and averages as the benchmarks' authors define them."""
@@ -163,7 +164,7 @@ def bench(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
         raise ConfigError(f"bench {model}: names one thing", fix="tunesmith bench NAME... MODEL --out RUN")
     if names == ["helm"]:  # the place where tunesmith.evaluation.helm is called, with `task`
         raise ConfigError(f"helm of {task}: is not part of this version", fix="use mmlu, bbh, glue or superglue")
-    asked = Bench(tuple(names), shots, limit, data, seed, chat, dtype)
+    asked = Bench(tuple(names), shots, limit, data, seed, chat, dtype, fresh)
     for line in table(run_bench(model, asked, out, _command())):
         typer.echo(line)
     typer.echo(f"answers and scores: {out}")
