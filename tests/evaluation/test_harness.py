@@ -89,7 +89,8 @@ def test_virtual_tokens_come_first_and_are_never_cut(model):
     ours = model("base")
     virtual = replace(ours, encoder=replace(ours.encoder, virtual=(-1, -2)))
     harness = Harness(virtual)
-    pair = harness._pair(requests("loglikelihood", [(TEXTS[1], " red")])[0])
+    request = requests("loglikelihood", [(TEXTS[1], " red")])[0]
+    pair = harness._fits(request, *virtual.encoder.pair(*request.args))
     assert pair.context[:2] == (-1, -2)
     assert len(pair.context) + len(pair.ids) - 1 == 512
     assert harness.counts.cut["made"] == 1
@@ -116,6 +117,12 @@ def test_a_draw_depends_on_the_seed_and_the_request_alone(model):
     assert Harness(ours, seed=3)._sampling(both[0]) == (8, Sampling(0.7, 0.9, 0, 3, (".",)))
     greedy = requests("generate_until", [("red", {"until": "x", "temperature": 0.7, "do_sample": False})])
     assert Harness(ours)._sampling(greedy[0]) == (256, Sampling(stop=("x",)))
+
+
+def test_an_empty_context_is_the_beginning_of_a_text(model):
+    for kind in ("base", "t5"):
+        asked = requests("generate_until", [("", {"until": [], "max_gen_toks": 3})])
+        assert Harness(model(kind)).generate_until(asked)[0]
 
 
 def test_what_the_engine_cannot_do_is_refused(model):

@@ -15,7 +15,8 @@ import numpy as np
 from tunesmith.data.rows import draw
 from tunesmith.data.template import Prompt
 from tunesmith.inference.generate import Generated, generate
-from tunesmith.inference.score import Continuation, loglikelihoods
+from tunesmith.inference.responses import loglikelihoods
+from tunesmith.inference.score import Continuation
 from tunesmith.metrics import calibration as sure
 from tunesmith.metrics.choice import credit
 from tunesmith.metrics.fairness import (

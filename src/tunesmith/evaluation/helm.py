@@ -15,6 +15,7 @@ from tunesmith.adapters.folder import Adapter, load_trained, trained
 from tunesmith.data.perturb import Kind, Perturbation, perturbation
 from tunesmith.data.template import Prompt
 from tunesmith.data.variants import perturbable, variants
+from tunesmith.evaluation.answering import Question, answer, requests
 from tunesmith.evaluation.dimensions import (
     FEWEST,
     REQUESTS,
@@ -31,8 +32,8 @@ from tunesmith.evaluation.dimensions import (
     found,
     toxicity,
 )
-from tunesmith.evaluation.evaluate import Question, score_answers
-from tunesmith.inference.generate import Generated, generate
+from tunesmith.evaluation.evaluate import score_answers
+from tunesmith.inference import responses
 from tunesmith.metrics import Metric, Stats, metric
 from tunesmith.metrics.interval import paired
 from tunesmith.metrics.worst import by_row, worst
@@ -92,18 +93,21 @@ def helm(
     new = question.task.generation.max_new_tokens
     device.reset_peak()
     started = time.perf_counter()
-    made = _generate(model, encoded, new)
+    prompts = [prompt for _, prompt in asked.all()]
+    watching = Watch("answer", requests(prompts, question.by))
+    with watching as watch, responses.counted() as count:
+        made = dict(zip(encoded, answer(model, question, prompts, watch.advance), strict=True))
     seconds, most = time.perf_counter() - started, device.peak_bytes()
     device.reset_peak()
     timed = efficiency(
         model, [(name, ids) for (way, name), ids in encoded.items() if way == ORIGINAL], new, question.seed
     )
     peak = device.peak_bytes()
-    marked = _mark(model, asked, encoded, made, metrics)
+    marked = _mark(asked, made, metrics)
     findings = [*_calibration(model, question, asked, marked), *_worst_cases(question, asked, marked, metrics),
                 *_written(question, asked, marked), *timed]  # fmt: skip
     _write(run, question, asked, marked, findings, peak)
-    run.finish(_summary(model, marked, encoded, seconds, max(most, peak)))
+    run.finish(_summary(model, made, count, seconds, max(most, peak)))
     return run
 
 
@@ -112,7 +116,6 @@ class Marked:
     """The answers to one way of asking, all rows of it, and their statistics by metric."""
 
     answers: list[Answer]
-    tokens: list[Generated]
     stats: dict[str, Stats]
 
 
@@ -136,38 +139,15 @@ def _encode(model: Model, prompt: Prompt) -> Ids:
     return model.encoder.prompt_ids(prompt)
 
 
-def _generate(model: Model, encoded: Mapping[Key, Ids], new: int) -> dict[Key, Generated]:
-    """Answer everything in one go: what does not fit is refused before the first answer."""
-    named = [(f"{name}@{way}" if way else name, ids) for (way, name), ids in encoded.items()]
-    with Watch("answer", len(named)) as watch:
-        return dict(zip(encoded, generate(model, named, new, watch.advance), strict=True))
-
-
-def _mark(
-    model: Model, asked: Asked, encoded: Mapping[Key, Ids], made: Mapping[Key, Generated], metrics: Sequence[Metric]
-) -> dict[str, Marked]:
+def _mark(asked: Asked, made: Mapping[Key, Answer], metrics: Sequence[Metric]) -> dict[str, Marked]:
     """Put the answers of each way together; a row that the way leaves as it is keeps its first answer."""
     marked = {}
     for way, prompts in asked.complete().items():
         keys = [(way, prompt.id) if (way, prompt.id) in made else (ORIGINAL, prompt.id) for prompt in prompts]
-        answers = [_answer(model, prompt, encoded[key], made[key]) for prompt, key in zip(prompts, keys, strict=True)]
+        answers = [made[key] for key in keys]
         said, wanted = [one.answer for one in answers], [one.references for one in answers]
-        stats = {one.name: one.stats(said, wanted) for one in metrics}
-        marked[way] = Marked(answers, [made[key] for key in keys], stats)
+        marked[way] = Marked(answers, {one.name: one.stats(said, wanted) for one in metrics})
     return marked
-
-
-def _answer(model: Model, prompt: Prompt, ids: Ids, made: Generated) -> Answer:
-    return Answer(
-        id=prompt.id,
-        question=prompt.question,
-        prompt=model.encoder.prompt_text(prompt),
-        answer=model.encoder.text(made.ids),
-        references=prompt.references,
-        prompt_tokens=len(ids),
-        answer_tokens=len(made.ids),
-        finished=made.finished,
-    )
 
 
 def _calibration(model: Model, question: Question, asked: Asked, marked: Mapping[str, Marked]) -> list[Finding]:
@@ -179,7 +159,9 @@ def _calibration(model: Model, question: Question, asked: Asked, marked: Mapping
         return [Missing("calibration", UNMARKED)]
     plain = marked[ORIGINAL]
     ids = [_encode(model, prompt) for prompt in asked.prompts]
-    rows = answer_confidence(model, ids, plain.tokens, plain.stats[judge][:, 0])
+    named = [(prompt.id, one) for prompt, one in zip(asked.prompts, ids, strict=True)]
+    made = responses.generate(model, named, question.task.generation.max_new_tokens)  # the answers' tokens
+    rows = answer_confidence(model, ids, made, plain.stats[judge][:, 0])
     how = f"confidence:geometric-mean-of-token-probabilities-with-stop|correct:{judge}"
     return calibration(rows, how, question.seed)
 
@@ -312,22 +294,20 @@ def _recipe(target: str, adapter: Adapter | None, model: Model, question: Questi
     }
 
 
-def _summary(
-    model: Model, marked: Mapping[str, Marked], encoded: Mapping[Key, Ids], seconds: float, peak: int
-) -> Summary:
-    """Say what answering took, perturbed questions included; the requests timed before are not counted."""
-    answers = marked[ORIGINAL].answers
-    written = sum(len(one.tokens[i].ids) for way, one in marked.items() for i, answer in enumerate(one.answers)
-                  if (way, answer.id) in encoded)  # fmt: skip
-    tokens = sum(map(len, encoded.values())) + written
+def _summary(model: Model, made: Mapping[Key, Answer], count: responses.Count, seconds: float, peak: int) -> Summary:
+    """Say what answering took, perturbed questions included; the requests timed after it are not counted."""
+    answers = [answer for (way, _), answer in made.items() if way == ORIGINAL]
+    written = sum(answer.answer_tokens for answer in made.values())
     return Summary(
-        tokens=tokens,
+        tokens=sum(answer.prompt_tokens for answer in made.values()) + written,
         answer_tokens=written,
         seconds=seconds,
-        tokens_per_second=tokens / seconds,
+        tokens_per_second=count.tokens / seconds,
         peak_memory_bytes=peak,
         total_parameters=model.parameters(),
         prompt_tokens=sum(answer.prompt_tokens for answer in answers) / len(answers),
         unfinished_answers=sum(not answer.finished for answer in answers),
         empty_answers=sum(not answer.answer for answer in answers),
+        requests=count.asked,
+        cached_answers=count.cached,
     )
