@@ -152,6 +152,7 @@ def bench(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
     seed: Annotated[int, typer.Option("--seed")] = 0,
     chat: Annotated[bool, typer.Option("--chat", help="Ask through the model's chat template.")] = False,
     dtype: Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16, ...")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compute every answer, also those kept from before.")] = False,
     task: Annotated[str | None, typer.Option("--task", help="For helm: a task file or embedded task.")] = None,
 ) -> None:
     """Answer whole benchmarks: scores per subject, and averages as the benchmarks' authors define them."""
@@ -164,7 +165,7 @@ def bench(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
     if names == ["helm"]:
         _helm(model, task, out, (shots or 0, limit, seed))
         return
-    asked = Bench(tuple(names), shots, limit, data, seed, chat, dtype)
+    asked = Bench(tuple(names), shots, limit, data, seed, chat, dtype, fresh)
     for line in table(run_bench(model, asked, out, _command())):
         typer.echo(line)
     typer.echo(f"answers and scores: {out}")

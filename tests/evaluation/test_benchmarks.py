@@ -20,12 +20,14 @@ from tests.test_cli import call
 from tunesmith.errors import ConfigError, DataError, RunError
 from tunesmith.evaluation import lmtasks
 from tunesmith.evaluation.benching import plan
-from tunesmith.evaluation.benchmarks import SUITES, Bench, bench, read_chain, read_direct, table
+from tunesmith.evaluation.benchmarks import SUITES, Bench, bench, read_direct, table
 from tunesmith.evaluation.harness import Harness
 from tunesmith.evaluation.lmtasks import Asked, limited
 from tunesmith.evaluation.tally import average, averaged, marks_of, shares
 from tunesmith.metrics.interval import Interval, combined, wilson
 from tunesmith.models.load import find, load, load_encoder
+from tunesmith.recipe import make_recipe
+from tunesmith.training.train import train
 
 
 @pytest.fixture(scope="session")
@@ -127,8 +129,8 @@ def test_a_combined_interval_is_the_bootstraps_where_that_can_be_trusted_and_wid
 def test_answers_are_read_as_the_authors_of_bbh_do():
     assert read_direct(" (A)\n") == "(A)"
     assert read_direct(" \n") is None
-    assert read_chain("So the answer is True. No, the answer is (B).\nQ:") == "(B)"
-    assert read_chain("It is (B).") is None
+    assert SUITES["bbh_cot"].read("So the answer is True. No, the answer is (B).\nQ:") == "(B)"
+    assert SUITES["bbh_cot"].read("It is (B).") is None
 
 
 # Which questions
@@ -269,7 +271,7 @@ def test_a_chat_model_can_be_asked_through_its_template(tiny, files, tmp_path):
     assert "|chat|" in run.scores()[0].signature
 
 
-def test_an_interrupted_run_goes_on_and_a_finished_one_is_not_overwritten(tiny, files, tmp_path):
+def test_an_interrupted_run_goes_on_and_a_finished_one_is_not_overwritten(tiny, files, tmp_path, monkeypatch):
     asked = Bench(("rte", "wnli"), data=files)
     run = bench(str(tiny("base")), asked, tmp_path / "run")
     scores = (run.folder / "scores.jsonl").read_text()
@@ -277,10 +279,26 @@ def test_an_interrupted_run_goes_on_and_a_finished_one_is_not_overwritten(tiny, 
         bench(str(tiny("base")), asked, tmp_path / "run")
     (run.folder / "DONE").unlink()
     (run.folder / "scores.jsonl").unlink()
-    with pytest.raises(RunError, match="is not empty"):
+    with pytest.raises(RunError, match="asked something else"):
         bench(str(tiny("base")), Bench(("rte",), data=files), tmp_path / "run")
+    monkeypatch.setenv("TUNESMITH_RESPONSES", str(tmp_path / "kept.sqlite"))
     assert bench(str(tiny("base")), asked, tmp_path / "run").done
+    (run.folder / "DONE").unlink()
+    again = bench(str(tiny("base")), asked, tmp_path / "run").summary()
+    assert again.requests == again.cached_answers == 8
     assert (run.folder / "scores.jsonl").read_text() == scores
+
+
+@pytest.mark.parametrize("method", ["lora", "prompt_tuning"])
+def test_what_a_training_made_is_asked_with_its_adapter(tiny, colours_file, files, tmp_path, method):
+    values = {"model": str(tiny("base")), "task": str(colours_file), "method": {"name": method}, "dtype": "float32"}
+    recipe = make_recipe(values, ("length.max_tokens=128", "limit.train=16", "train.learning_rate=0.5"))
+    train(recipe, tmp_path / "made")
+    run = bench(str(tmp_path / "made"), Bench(("rte", "bbh"), data=files), tmp_path / "run")
+    base = bench(str(tiny("base")), Bench(("rte",), data=files, dtype="float32"), tmp_path / "base")
+    assert (run.asked()["method"], run.asked()["model"]) == (method, str(tiny("base")))
+    assert run.choices("rte")[0].log_likelihoods != base.choices("rte")[0].log_likelihoods
+    assert run.choices("rte")[0].prompt == base.choices("rte")[0].prompt
 
 
 def mistakes(files):

@@ -119,6 +119,12 @@ def test_a_draw_depends_on_the_seed_and_the_request_alone(model):
     assert Harness(ours)._sampling(greedy[0]) == (256, Sampling(stop=("x",)))
 
 
+def test_an_empty_context_is_the_beginning_of_a_text(model):
+    for kind in ("base", "t5"):
+        asked = requests("generate_until", [("", {"until": [], "max_gen_toks": 3})])
+        assert Harness(model(kind)).generate_until(asked)[0]
+
+
 def test_what_the_engine_cannot_do_is_refused(model):
     with pytest.raises(ConfigError, match="num_beams"):
         Harness(model("base")).generate_until(requests("generate_until", [("red", {"num_beams": 4})]))

@@ -23,9 +23,10 @@ from tunesmith.models import device
 from tunesmith.models.load import Model, find, load, load_encoder
 from tunesmith.models.provenance import provenance
 from tunesmith.names import suggest
+from tunesmith.runs.lock import only_writer
 from tunesmith.runs.progress import Watch
 from tunesmith.runs.records import Answer, Choice, Protocol, Score, Summary
-from tunesmith.runs.run import Run, vacant
+from tunesmith.runs.run import Run, begun, vacant
 
 
 @dataclass(frozen=True)
@@ -52,30 +53,42 @@ class Marked:
 def run_bench(target: str, asked: Bench, folder: Path, command: Sequence[str] = ()) -> Run:
     """Do what `bench` promises."""
     adapter = trained(Path(target))
-    place = None if adapter else find(target)
+    if adapter is None:
+        find(target)  # a wrong name is told before lm-eval's tasks are read
+    if not begun(folder, "bench"):
+        vacant(folder)
     manager = lmtasks.index()
     plans = [plan(manager, name, asked) for name in asked.names]
     _no_task_twice(plans)
-    run = _started(folder, _asked(target, adapter, asked, plans))
-    model = load_trained(adapter, asked.dtype) if adapter else load(place, load_encoder(place), asked.dtype or "auto")  # type: ignore[arg-type]
-    run.write_json("provenance.json", {**provenance(model, _sources(plans, asked), asked.seed, command), **_versions()})
-    device.reset_peak()
-    started = time.perf_counter()
-    with responses.counted() as count:
-        harness, made = _answered(model, plans, asked)
-    seconds = time.perf_counter() - started
-    scores: list[Score] = []
-    protocols: list[Protocol] = []
-    answers: list[Answer] = []
-    for one in plans:
-        marked = [_marked(task, made, one.suite, asked.seed) for task in one.tasks]
-        answers += [answer for task in marked for answer in _write(run, task, harness)]
-        protocols += [_protocol(one, task, harness.counts) for task in marked]
-        scores += _scores(one, marked, model, asked)
-    run.write_lines("protocols.jsonl", protocols)
-    run.write_lines("scores.jsonl", scores)
-    run.finish(_summary(model, harness.counts, count, answers, seconds))
+    model = load_trained(adapter, asked.dtype) if adapter else _load_base(target, asked)
+    with only_writer(folder):
+        run = Run.begin(folder, _asked(target, adapter, asked, plans))
+        sources = _sources(plans, asked)
+        run.write_json("provenance.json", {**provenance(model, sources, asked.seed, command), **_versions()})
+        device.reset_peak()
+        started = time.perf_counter()
+        with responses.counted("fresh" if asked.fresh else "on") as count:
+            harness, made = _answered(model, plans, asked)
+        seconds = time.perf_counter() - started
+        answers = _report(run, plans, asked, (harness, made))
+        run.finish(_summary(model, harness.counts, answers, count, seconds))
     return run
+
+
+def _report(run: Run, plans: Sequence[Plan], asked: Bench, answered: tuple[Harness, Mapping[int, Any]]) -> list[Answer]:
+    """Mark the benchmarks and write down what came of them; give the written answers."""
+    harness, made = answered
+    marked = {one.name: [_marked(task, made, one.suite, asked.seed) for task in one.tasks] for one in plans}
+    answers = [answer for tasks in marked.values() for task in tasks for answer in _write(run, task, harness)]
+    protocols = [_protocol(one, task, harness.counts) for one in plans for task in marked[one.name]]
+    run.write_lines("protocols.jsonl", protocols)
+    run.write_lines("scores.jsonl", [x for one in plans for x in _scores(one, marked[one.name], harness.model, asked)])
+    return answers
+
+
+def _load_base(target: str, asked: Bench) -> Model:
+    place = find(target)
+    return load(place, load_encoder(place), asked.dtype or "auto")
 
 
 def plan(manager: Any, name: str, asked: Bench) -> Plan:
@@ -151,14 +164,6 @@ def _no_task_twice(plans: Sequence[Plan]) -> None:
     twice = [task for task, n in Counter(one.name for made in plans for one in made.tasks).items() if n > 1]
     if twice:
         raise ConfigError(f"the task '{twice[0]}' is asked twice", fix="name each benchmark once, in runs of their own")
-
-
-def _started(folder: Path, asked: Mapping[str, Any]) -> Run:
-    """Begin a run, or go on with one that was interrupted: whatever was answered is found again where it is cached."""
-    if (folder / "recipe.yaml").is_file() and not (folder / "DONE").is_file() and Run.open(folder).asked() == asked:
-        return Run.open(folder)
-    vacant(folder)
-    return Run.create(folder, asked)
 
 
 def _answered(model: Model, plans: Sequence[Plan], asked: Bench) -> tuple[Harness, dict[int, Any]]:
@@ -336,20 +341,18 @@ def _versions() -> dict[str, Any]:
     return {"lm_eval": version("lm-eval")}
 
 
-def _summary(
-    model: Model, counts: Counts, count: responses.Count, answers: Sequence[Answer], seconds: float
-) -> Summary:
+def _summary(model: Model, counts: Counts, answers: Sequence[Answer], kept: responses.Count, seconds: float) -> Summary:
     read, written, requests = (sum(one.values()) for one in (counts.read, counts.written, counts.requests))
     return Summary(
         tokens=read + written,
         answer_tokens=written,
         seconds=seconds,
-        tokens_per_second=count.tokens / seconds,
+        tokens_per_second=kept.tokens / seconds,
         peak_memory_bytes=device.peak_bytes(),
         total_parameters=model.parameters(),
         prompt_tokens=read / requests,
+        requests=kept.asked,
+        cached_answers=kept.cached,
         unfinished_answers=sum(not answer.finished for answer in answers) if answers else None,
         empty_answers=sum(not answer.answer.strip() for answer in answers) if answers else None,
-        requests=count.asked,
-        cached_answers=count.cached,
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tunesmith.metrics.extract import answer_is
 from tunesmith.names import extra
 from tunesmith.runs.records import Score
 from tunesmith.runs.run import Run
@@ -70,7 +71,7 @@ class Bench:
     """What to ask: benchmarks by name, and how.
 
     `shots` None takes each benchmark's own number; `limit` is the number of questions of each benchmark;
-    `data` a folder of upstream files, None for the hub.
+    `data` a folder of upstream files, None for the hub. `fresh` computes every answer, also those kept from before.
     """
 
     names: tuple[str, ...]
@@ -80,6 +81,7 @@ class Bench:
     seed: int = 0
     chat: bool = False
     dtype: str | None = None
+    fresh: bool = False
 
 
 def bench(target: str, asked: Bench, folder: Path, command: Sequence[str] = ()) -> Run:
@@ -112,6 +114,9 @@ def table(run: Run) -> list[str]:
         if counts:
             where = ", ".join(f"{task} {n}" for task, n in sorted(counts.items(), key=lambda pair: -pair[1])[:4])
             lines.append(f"{sum(counts.values())} of {sum(one.requests for one in protocols)} {told} ({where})")
+    facts = run.summary()
+    if facts.cached_answers:
+        lines.append(f"{facts.cached_answers} of {facts.requests} requests were answered before")
     return [*lines, *run.asked()["notes"]]
 
 
@@ -123,12 +128,6 @@ def _told(scores: Sequence[Score]) -> str:
 def read_direct(text: str) -> str | None:
     """Read an answer that is all of the text, as BIG-Bench Hard's authors read those without a chain of thought."""
     return text.strip() or None
-
-
-def read_chain(text: str) -> str | None:
-    """Read what follows the last "answer is", without its full stop, as BIG-Bench Hard's authors do."""
-    *_, said = text.rpartition("answer is ")
-    return said.strip().split("\n")[0].removesuffix(".") or None if "answer is " in text else None
 
 
 def _two_spaces(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,7 +161,7 @@ SUITES: dict[str, Suite] = {
     "mmlu:cloze": _mmlu("mmlu_continuation", "lm-eval mmlu_continuation", "mmlu_{}_continuation"),
     "mmlu:original": _mmlu("mmlu", "hendrycks mmlu", "mmlu_{}", change=_two_spaces, suffix="_original"),
     "bbh": _bbh("bbh_fewshot", "accuracy", "exact_match", read=read_direct),
-    "bbh_cot": _bbh("bbh_cot_fewshot", "accuracy", "exact_match,get-answer", read=read_chain),
+    "bbh_cot": _bbh("bbh_cot_fewshot", "accuracy", "exact_match,get-answer", read=answer_is),
     "bbh_choice": _bbh(
         "leaderboard_bbh", "acc_norm", "acc_norm",
         note="bbh_choice: 24 of the 27 files, 20 of the authors' 23 tasks, have answers to choose among",

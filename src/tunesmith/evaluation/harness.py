@@ -155,7 +155,7 @@ class Harness(LM):  # type: ignore[misc]
 
     def _prompt(self, request: Any, new: int) -> Ids:
         encoder = self.model.encoder
-        ids = (*encoder.virtual, *encoder.whole(request.args[0]))
+        ids = (*encoder.virtual, *(encoder.whole(request.args[0]) or (encoder.begin,)))
         room = None if self._unlimited else int(self.model.context or 0) - new
         self.counts.requests[request.task_name] += 1
         ids = self._fitted(request, ids, room)
