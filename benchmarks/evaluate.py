@@ -202,7 +202,7 @@ def theirs(size: int) -> Any:
     from tunesmith.models.load import find
 
     dtype = device.dtype_name(device.choose_dtype().torch)
-    return HFLM(pretrained=find("smollm2").source, dtype=dtype, batch_size=size, device="cpu")
+    return HFLM(pretrained=find("smollm2").source, dtype=dtype, batch_size=size, device=device.current().type)
 
 
 def dialogues(data: Path) -> Any:
