@@ -217,7 +217,7 @@ def test_the_examples_of_the_page_are_what_the_code_prints():
 @pytest.mark.parametrize("method", ["lora", "prompt_tuning"])
 def test_what_a_training_made_stands_beside_its_base(tiny, colours, colours_file, tmp_path, method):
     recipe = make_recipe({"model": str(tiny("chat")), "task": str(colours_file), "method": {"name": method}},
-                         ("length.max_tokens=128", "train.epochs=1", "limit.train=16", "limit.validation=2"))  # fmt: skip
+                         ("length.max_tokens=128", "train.epochs=1", "limit.train=16"))  # fmt: skip
     made = train(recipe, tmp_path / "made")
     question = Question(colours, limit=4)
     before = helm(str(tiny("chat")), question, tmp_path / "before", (), ("uppercase",))
