@@ -123,7 +123,7 @@ def quality(name: str, data: Path, rows: int) -> dict[str, Any]:
             model = adapters.load_trained(adapters.read(run.folder))
         facts["general_loss"] = general_loss(model)
         del model
-        answered = evaluate(target, question, Path(place) / "eval")
+        answered = evaluate(target, question, Path(place) / "eval", fresh=True)
         scores = {one.metric: [one.value, one.low, one.high] for one in answered.scores()}
         per_request = answered.summary().prompt_tokens
     kept = ("tokens", "trainable_parameters", "total_parameters", "artifact_bytes", "peak_memory_bytes")

@@ -1,7 +1,7 @@
 """tunesmith: from a task file to a tuned model and an honest report.
 
 The verbs of the command line, under the same words: `preview`, `train`,
-`evaluate` (on the command line `eval`), `score`, `compare`, `merge`, `report`, `climb`. Each
+`evaluate` (on the command line `eval`), `bench`, `score`, `compare`, `merge`, `report`, `climb`. Each
 is imported when it is first used.
 """
 
@@ -18,6 +18,8 @@ _HOMES = {
     "train": "tunesmith.training.train",
     "evaluate": "tunesmith.evaluation.evaluate",
     "Question": "tunesmith.evaluation.evaluate",
+    "bench": "tunesmith.evaluation.benchmarks",
+    "Bench": "tunesmith.evaluation.benchmarks",
     "helm": "tunesmith.evaluation.helm",
     "helm_table": "tunesmith.reporting.dimensions",
     "score": "tunesmith.metrics.score",

@@ -7,7 +7,7 @@ import errno
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, get_args
 
 import typer
 
@@ -98,23 +98,74 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each parameter is an option of the com
     strength: Annotated[
         float, typer.Option("--strength", min=0.0, max=1.0, help="How much of an adapter's effect: 0 is the base.")
     ] = 1.0,
+    by: Annotated[
+        str,
+        typer.Option("--by", help="likelihood of the task's choices, generation, or auto: the first if it has any."),
+    ] = "auto",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compute every answer, also those kept from before.")] = False,
 ) -> None:
     """Answer the questions of a split, and score the answers."""
     from tunesmith.data.task import load_task, split_named
-    from tunesmith.evaluation.evaluate import Question
+    from tunesmith.evaluation.answering import By, Question
     from tunesmith.evaluation.evaluate import evaluate as run_evaluation
+    from tunesmith.names import pick
 
-    question = Question(load_task(task), split_named(split), shots, template, limit, seed)
-    run = run_evaluation(model, question, out, command=_command(), strength=strength)
+    way = pick({one: one for one in get_args(By)}, by, "way to answer")
+    question = Question(load_task(task), split_named(split), shots, template, limit, seed, way)
+    run = run_evaluation(model, question, out, _command(), strength, fresh)
     for score in run.scores():
         typer.echo(f"{score.metric:<12} {score.value:.4f}  [{score.low:.4f}, {score.high:.4f}]  n={score.n}")
     facts = run.summary()
-    typer.echo(
-        f"{facts.prompt_tokens:.0f} prompt tokens per request, "
-        f"{facts.seconds:.0f} s, {facts.tokens_per_second:.0f} tokens/s"
-    )
+    speed = f", {facts.tokens_per_second:.0f} tokens/s" if facts.tokens_per_second else ""
+    typer.echo(f"{facts.prompt_tokens:.0f} prompt tokens per request, {facts.seconds:.0f} s{speed}")
+    if facts.cached_answers:
+        typer.echo(
+            f"{facts.cached_answers} of {facts.requests} requests were answered before; the speed is that of the others"
+        )
     if facts.unfinished_answers:
         typer.echo(f"{facts.unfinished_answers} answers were cut off at the task's generation.max_new_tokens")
+    if facts.tied_answers:
+        typer.echo(f"{facts.tied_answers} questions had choices that were equally likely; one of them was drawn")
+    typer.echo(f"answers and scores: {out}")
+
+
+@app.command()
+def bench(  # noqa: PLR0913, PLR0917 - each parameter is an option of the command
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME... MODEL|RUN",
+            help="mmlu, mmlu:original, mmlu:cloze, bbh, bbh_cot, bbh_choice, glue, superglue, any task of lm-eval's; "
+            "then the model.",
+        ),
+    ],
+    out: Out,
+    shots: Annotated[
+        int | None, typer.Option("--shots", min=0, help="Worked examples per question; the benchmark's own by default.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Questions of each benchmark, a seeded draw over its tasks.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="A folder of the authors' files: mmlu/, bbh/, glue/, superglue/.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    chat: Annotated[bool, typer.Option("--chat", help="Ask through the model's chat template.")] = False,
+    dtype: Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16, ...")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="For helm: a task file or embedded task.")] = None,
+) -> None:
+    """Answer whole benchmarks: scores per subject, and averages as the benchmarks' authors define them."""
+    from tunesmith.evaluation.benchmarks import Bench, table
+    from tunesmith.evaluation.benchmarks import bench as run_bench
+
+    *names, model = words
+    if not names:
+        raise ConfigError(f"bench {model}: names one thing", fix="tunesmith bench NAME... MODEL --out RUN")
+    if names == ["helm"]:  # the place where tunesmith.evaluation.helm is called, with `task`
+        raise ConfigError(f"helm of {task}: is not part of this version", fix="use mmlu, bbh, glue or superglue")
+    asked = Bench(tuple(names), shots, limit, data, seed, chat, dtype)
+    for line in table(run_bench(model, asked, out, _command())):
+        typer.echo(line)
     typer.echo(f"answers and scores: {out}")
 
 

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from tests.conftest import needs_shared, write_rows
@@ -31,6 +32,37 @@ def test_an_empty_answer_and_one_outside_the_choices_are_refused():
     choosy = Template(name="c", prompt="x", answer="{{ n }}", choices=("1", "2"))
     with pytest.raises(DataError, match="answer '3' is none of: 1, 2"):
         choosy.render(ROW)
+
+
+def wording(choices, **row):
+    template = Template(name="c", prompt="{{ q }}", answer="{{ a }}", choices=choices)
+    return template.render(Row("r1", {"q": "x", "a": "1", **row}))
+
+
+def test_each_row_may_have_choices_of_its_own():
+    assert wording("{{ options }}", options=["1", "2"]).choices == ("1", "2")
+    assert wording("{{ [a, b] }}", b=3).choices == ("1", "3")
+    assert wording(" {{ text.split(';') }} ", text="1; 2;3").choices == ("1", "2", "3")
+    assert wording("{{ options }}", options=np.array([1, 2])).choices == ("1", "2")
+    assert Template(name="c", prompt="x", answer="y", choices="{{ options }}").fields() == {"options"}
+
+
+@pytest.mark.parametrize("options", ["1, 2", ["1"], [], ["1", "1"], ["1", ""], {"1": "2"}, 7, None])
+def test_choices_that_are_no_list_of_different_texts_are_refused(options):
+    with pytest.raises(DataError, match="row r1: 'choices' of template 'c' gives"):
+        wording("{{ options }}", options=options)
+
+
+def test_wrong_choices_are_refused_where_they_are_written():
+    with pytest.raises(DataError, match="uses the field 'optoins'"):
+        wording("{{ optoins }}", options=["1", "2"])
+    for choices in ("yes, no", "{{ a }}, {{ b }}", ["yes", "yes"], "{{ a"):
+        with pytest.raises(ConfigError, match="choices"):
+            Template.parse({"name": "t", "prompt": "x", "answer": "y", "choices": choices}, "task.yaml")
+    with pytest.raises(DataError):
+        wording("{{ ''.__class__.__mro__ }}")
+    with pytest.raises(DataError, match="answer '1' is none of: 2, 3"):
+        wording("{{ options }}", options=["2", "3"])
 
 
 def test_templates_are_sandboxed():

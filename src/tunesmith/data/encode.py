@@ -24,8 +24,8 @@ class Tokenizer(Protocol):
     eos_token_id: Any
     all_special_tokens: list[str]
 
-    def __call__(self, text: str, *, add_special_tokens: bool = True) -> Any:
-        """Give an object whose `input_ids` are the tokens of `text`."""
+    def __call__(self, text: str | list[str], *, add_special_tokens: bool = True) -> Any:
+        """Give an object whose `input_ids` are the tokens of `text`, or of each text."""
         ...
 
     def apply_chat_template(self, conversation: Any, *, tokenize: bool, add_generation_prompt: bool) -> Any:
@@ -82,11 +82,7 @@ class Encoder:
         """Give the tokens the model reads before it answers."""
         if self.chat:
             return (*self.virtual, *self._ids(self.prompt_text(prompt)))
-        ids = tuple(self.tokenizer(self.prompt_text(prompt)).input_ids)
-        # A decoder's tokenizer may close every text with its stop token: here the answer follows.
-        while self.kind == "decoder" and ids and ids[-1] in self.stops:
-            ids = ids[:-1]
-        return (*self.virtual, *ids)
+        return (*self.virtual, *self._unclosed(self.tokenizer(self.prompt_text(prompt)).input_ids))
 
     def prompt_text(self, prompt: Prompt) -> str:
         """Give the exact text that the model reads before it answers."""
@@ -108,35 +104,54 @@ class Encoder:
         return (*ids, self.stops[0]) if end is None else ids[: end + 1]
 
     def pair(self, context: str, continuation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Give the tokens of `context`, and those of `continuation` after it, neither of them empty.
+        """Give the tokens of one context and its continuation, as `pairs` does."""
+        return self.pairs([(context, continuation)])[0]
+
+    def pairs(self, texts: Sequence[tuple[str, str]]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Give for each (context, continuation) the tokens of both, neither of them empty.
 
         White space at the end of the context goes over to the continuation, as words begin with it. A decoder's two
         texts are cut into tokens as one; the continuation begins where that differs from the context alone, so that
         a token which spans the join is scored as a whole. An empty context becomes the token that begins a text.
         Raises DataError for an empty continuation.
         """
-        if not continuation:
+        if any(not continuation for _, continuation in texts):
             raise DataError("a continuation is empty: it has no likelihood", fix="score a text of at least a token")
-        bare = context.rstrip()
-        context, continuation = bare, context[len(bare) :] + continuation
+        bare = [context.rstrip() for context, _ in texts]
+        tails = [context[len(cut) :] + after for cut, (context, after) in zip(bare, texts, strict=True)]
+        different = list(dict.fromkeys(bare))
+        alone = dict(zip(different, self.wholes(different), strict=True))
         if self.kind == "encoder-decoder":
-            return (*self.virtual, *self.whole(context)), self._ids(continuation)
-        before, both = self.whole(context) if context else (), self.whole(context + continuation)
-        n = next((i for i, (one, other) in enumerate(zip(before, both, strict=False)) if one != other), len(before))
-        n = min(n, len(before), len(both) - 1)
-        if n == 0:
-            n = 1 if len(both) > 1 and both[0] == self.begin else 0
-            before = both[:1] if n else (self.begin,)
-        return (*self.virtual, *before[: n or 1]), both[n:]
+            empty = (self.begin,)
+            return [
+                ((*self.virtual, *(alone[cut] or empty)), self._ids(tail))
+                for cut, tail in zip(bare, tails, strict=True)
+            ]
+        both = self.wholes([cut + tail for cut, tail in zip(bare, tails, strict=True)])
+        cuts = [_split(alone[cut] if cut else (), ids, self.begin) for cut, ids in zip(bare, both, strict=True)]
+        return [((*self.virtual, *context), ids) for context, ids in cuts]
 
     def whole(self, text: str) -> tuple[int, ...]:
         """Give the tokens of a text as the tokenizer makes them, its special tokens included, but not twice."""
-        begin = self.begin
-        opened = text.startswith(str(self.tokenizer.decode([begin])))
-        ids = tuple(self.tokenizer(text, add_special_tokens=not opened).input_ids)
-        while self.kind == "decoder" and ids and ids[-1] in self.stops:
-            ids = ids[:-1]
-        return ids
+        return self.wholes([text])[0]
+
+    def wholes(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Give the tokens of each text, as `whole` does; many at once are cut in parallel."""
+        opening = str(self.tokenizer.decode([self.begin]))
+        found: dict[int, tuple[int, ...]] = {}
+        for opened in (False, True):
+            places = [i for i, text in enumerate(texts) if text.startswith(opening) == opened]
+            if places:
+                ids = self.tokenizer([texts[i] for i in places], add_special_tokens=not opened).input_ids
+                found.update(zip(places, map(self._unclosed, ids), strict=True))
+        return [found[i] for i in range(len(texts))]
+
+    def _unclosed(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """Leave out the stop token with which a decoder's tokenizer may close a text: here something follows."""
+        end = len(ids)
+        while self.kind == "decoder" and end and ids[end - 1] in self.stops:
+            end -= 1
+        return tuple(ids[:end])
 
     @property
     def begin(self) -> int:
@@ -182,6 +197,28 @@ def _messages(prompt: Prompt) -> list[dict[str, str]]:
         (role, text) for shot in prompt.shots for role, text in (("user", shot.question), ("assistant", shot.answer))
     ]
     return [{"role": role, "content": text} for role, text in [*turns, ("user", prompt.question)]]
+
+
+def _split(alone: tuple[int, ...], both: tuple[int, ...], begin: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Cut the tokens of a whole text at the last place up to which they are those of its beginning alone."""
+    n = min(common(alone, both), len(both) - 1)
+    if n:
+        return both[:n], both[n:]
+    if both[0] == begin and len(both) > 1:
+        return both[:1], both[1:]
+    return (begin,), both
+
+
+def common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Count the tokens that both begin with."""
+    same, most = 0, min(len(one), len(other))
+    while same < most:
+        middle = (same + most + 1) // 2
+        if one[same:middle] == other[same:middle]:
+            same = middle
+        else:
+            most = middle - 1
+    return same
 
 
 def _gap(question: str) -> str:

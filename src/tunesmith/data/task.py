@@ -31,7 +31,11 @@ class Generation(Record):
 
 
 class Task(Record):
-    """Everything about one task that does not depend on a model."""
+    """Everything about one task that does not depend on a model.
+
+    `extract` names the extractor (`metrics/extract.py`) that finds the answer in what a model generates; `norm`
+    says what a long choice is given for its length where choices are told apart by likelihood (`metrics/choice.py`).
+    """
 
     name: str
     cluster: str = "other"
@@ -39,6 +43,8 @@ class Task(Record):
     references: tuple[str, ...] = ()
     metrics: tuple[str, ...] = Field(default=("rouge1", "rouge2", "rougeL"), min_length=1)
     generation: Generation = Generation()
+    extract: str | None = None
+    norm: Literal["none", "chars", "bytes"] = "none"
     templates: tuple[Template, ...] = Field(min_length=1)
 
     def rows(self, split: Split, limit: int | None = None, seed: int = 0) -> list[Row]:

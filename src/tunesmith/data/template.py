@@ -4,9 +4,11 @@
 tokenizer or chat template has seen it.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any, TypeVar
 
 import jinja2
 import jinja2.exceptions
@@ -19,6 +21,9 @@ from tunesmith.data.rows import Row
 from tunesmith.errors import DataError
 from tunesmith.names import nearest
 
+T = TypeVar("T")
+
+_EXPRESSION = re.compile(r"\s*\{\{(?P<inside>.*)\}\}\s*", re.DOTALL)
 _JINJA = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
 
 
@@ -48,12 +53,16 @@ class Prompt:
 
 
 class Template(Record):
-    """One wording: `prompt` and `answer` are Jinja texts over a row's fields."""
+    """One wording: `prompt` and `answer` are Jinja texts over a row's fields.
+
+    `choices` are the answers that are possible: a list for all rows, or a Jinja
+    expression such as "{{ options }}" that gives each row its own.
+    """
 
     name: str
     prompt: str
     answer: str
-    choices: tuple[str, ...] = ()
+    choices: tuple[str, ...] | str = ()
     language: str = "en"
 
     @field_validator("prompt", "answer")
@@ -65,6 +74,18 @@ class Template(Record):
             raise ValueError(f"is not Jinja: {wrong.message} (line {wrong.lineno})") from None
         return text
 
+    @field_validator("choices")
+    @classmethod
+    def _expresses(cls, choices: tuple[str, ...] | str) -> tuple[str, ...] | str:
+        if isinstance(choices, str):
+            try:
+                _expression(choices)
+            except jinja2.TemplateSyntaxError:
+                raise ValueError('is neither a list nor one expression such as "{{ options }}"') from None
+        elif len(set(choices)) < len(choices):
+            raise ValueError("names a choice twice")
+        return choices
+
     def fields(self) -> frozenset[str]:
         """Name the row fields that the wording uses."""
         return self.asks() | self.answers()
@@ -74,8 +95,9 @@ class Template(Record):
         return _names(self.prompt)
 
     def answers(self) -> frozenset[str]:
-        """Name the row fields that the answer is made of."""
-        return _names(self.answer)
+        """Name the row fields that the answer and its choices are made of."""
+        own = _names(self.choices) if isinstance(self.choices, str) else frozenset()
+        return _names(self.answer) | own
 
     def render(self, row: Row, references: Sequence[str] = ()) -> Prompt:
         """Fill the wording with one row's fields.
@@ -91,20 +113,39 @@ class Template(Record):
             raise DataError(
                 f"row {row.id}: template '{self.name}' gives an empty answer", fix="fill or remove that row"
             )
-        if self.choices and answer not in self.choices:
-            choices = ", ".join(self.choices)
+        choices = self._choices(row)
+        if choices and answer not in choices:
             raise DataError(
-                f"row {row.id}: answer '{answer}' is none of: {choices}", fix="correct the row or 'choices'"
+                f"row {row.id}: answer '{answer}' is none of: {', '.join(choices)}", fix="correct the row or 'choices'"
             )
-        return Prompt(row.id, shown, answer, marked or (answer,), self.name, self.choices)
+        return Prompt(row.id, shown, answer, marked or (answer,), self.name, choices)
+
+    def _choices(self, row: Row) -> tuple[str, ...]:
+        """Give the choices of a row. Raises DataError if they are no list of different texts."""
+        if not isinstance(self.choices, str):
+            return self.choices
+        made = self._guarded(row, lambda: _expression(str(self.choices))(dict(row.fields)))
+        if isinstance(made, jinja2.Undefined):
+            raise self._missing(row)
+        listed = made.tolist() if hasattr(made, "tolist") else made  # an array, from parquet
+        found = tuple(str(one).strip() for one in listed) if isinstance(listed, (list, tuple)) else ()
+        if not all(found) or len(set(found)) < max(2, len(found)):
+            raise DataError(
+                f"row {row.id}: 'choices' of template '{self.name}' gives {made!r}",
+                fix="it must give a list of two or more different texts",
+            )
+        return found
 
     def _answerable(self, row: Row) -> bool:
         """Tell whether the row has the answer's own fields; a split may hold references only."""
         return _names(self.answer) <= set(row.fields)
 
     def _fill(self, text: str, row: Row) -> str:
+        return self._guarded(row, lambda: _compiled(text).render(dict(row.fields)))
+
+    def _guarded(self, row: Row, make: Callable[[], T]) -> T:
         try:
-            return _compiled(text).render(dict(row.fields))
+            return make()
         except jinja2.UndefinedError:
             raise self._missing(row) from None
         except (jinja2.TemplateError, jinja2.exceptions.SecurityError, TypeError, ValueError, ArithmeticError) as wrong:
@@ -127,3 +168,9 @@ def _names(text: str) -> frozenset[str]:
 @lru_cache(maxsize=512)
 def _compiled(text: str) -> jinja2.Template:
     return _JINJA.from_string(text)
+
+
+@lru_cache(maxsize=512)
+def _expression(text: str) -> Any:
+    inside = _EXPRESSION.fullmatch(text)
+    return _JINJA.compile_expression(inside["inside"] if inside else "", undefined_to_none=False)

@@ -2,86 +2,83 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from tunesmith.adapters.folder import Adapter, load_trained, trained
-from tunesmith.data.encode import Encoder
-from tunesmith.data.task import Split, Task
+from tunesmith.data.task import Task
 from tunesmith.data.template import Prompt
 from tunesmith.errors import ConfigError
-from tunesmith.inference.generate import Generated, generate
-from tunesmith.metrics import metric
-from tunesmith.metrics.score import score
+from tunesmith.evaluation.answering import Question, answer, check, requests
+from tunesmith.inference import responses
+from tunesmith.metrics import UNPARSED, metric
+from tunesmith.metrics.score import Mark, score
 from tunesmith.models import device
 from tunesmith.models.load import Model, find, load, load_encoder
 from tunesmith.models.provenance import provenance
+from tunesmith.runs.lock import only_writer
 from tunesmith.runs.progress import Watch
 from tunesmith.runs.records import Answer, Score, Summary
-from tunesmith.runs.run import Run, vacant
+from tunesmith.runs.run import Run, begun, vacant
+
+__all__ = ["Question", "evaluate", "score_answers"]
 
 
-@dataclass(frozen=True)
-class Question:
-    """What to evaluate: which rows of a task, asked how."""
-
-    task: Task
-    split: Split = "test"
-    shots: int = 0
-    template: str | None = None
-    limit: int | None = None
-    seed: int = 0
-
-    def prompts(self) -> list[Prompt]:
-        """Render the questions. Raises DataError."""
-        return self.task.prompts(self.split, self.shots, self.seed, self.template, self.limit)
-
-    @property
-    def language(self) -> str:
-        """Give the language of the wording that is asked: that of the answers."""
-        named = self.template not in (None, "any")
-        return (self.task.template(str(self.template)) if named else self.task.templates[0]).language
-
-
-def evaluate(target: str, question: Question, folder: Path, command: Sequence[str] = (), strength: float = 1.0) -> Run:
+def evaluate(
+    target: str,
+    question: Question,
+    folder: Path,
+    command: Sequence[str] = (),
+    strength: float = 1.0,
+    fresh: bool = False,
+) -> Run:
     """Let a model, or what a training run made, answer `question`; write the new run folder `folder`.
 
     `target` is anything `find` knows, the folder of a training run, or that of
-    an adapter, ours or peft's, of whose effect `strength` (0 to 1) is taken. Raises TunesmithError.
+    an adapter, ours or peft's, of whose effect `strength` (0 to 1) is taken.
+    Answers that are kept from before are not computed again, unless `fresh`;
+    so an evaluation that was stopped goes on, in its own folder too. Raises TunesmithError.
     """
-    vacant(folder)
+    if not begun(folder, "eval"):
+        vacant(folder)
     adapter = trained(Path(target))
     if adapter is None and strength != 1.0:
         raise ConfigError(
             f"--strength: {target} is a model, not an adapter", fix="leave it out, or name a training run"
         )
     prompts = question.prompts()
+    check(question.task, prompts, question.by)
     for name in question.task.metrics:
         metric(name, question.language)
     model = load_trained(adapter, strength=strength) if adapter else _load_base(target)
-    encoded = [(prompt.id, _encode(model.encoder, prompt)) for prompt in prompts]
     asked = _asked(target, adapter, model, question, prompts)
-    run = Run.create(folder, {**asked, **({"strength": strength} if adapter else {})})
-    run.write_json("provenance.json", provenance(model, question.task.provenance(), question.seed, command))
-    device.reset_peak()
-    started = time.perf_counter()
-    with Watch("answer", len(prompts)) as watch:
-        made = generate(model, encoded, question.task.generation.max_new_tokens, watch.advance)
-    seconds = time.perf_counter() - started
-    answers = [_answer(model, *pair) for pair in zip(prompts, encoded, made, strict=True)]
-    run.write_lines(f"answers/{question.task.name}.jsonl", answers)
-    run.write_lines("scores.jsonl", score_answers(question, answers, prompts[0].template))
-    run.finish(_summary(model, answers, seconds))
+    with only_writer(folder):
+        run = Run.begin(folder, {**asked, **({"strength": strength} if adapter else {})})
+        run.write_json("provenance.json", provenance(model, question.task.provenance(), question.seed, command))
+        device.reset_peak()
+        started = time.perf_counter()
+        watching = Watch("answer", requests(prompts, question.by))
+        with watching as watch, responses.counted("fresh" if fresh else "on") as count:
+            answers = answer(model, question, prompts, watch.advance)
+        seconds = time.perf_counter() - started
+        run.write_lines(f"answers/{question.task.name}.jsonl", answers)
+        run.write_lines("scores.jsonl", score_answers(question, answers, prompts[0].template))
+        run.finish(_summary(model, answers, count, seconds))
     return run
 
 
 def score_answers(question: Question, answers: Sequence[Answer], template: str) -> list[Score]:
-    """Mark the answers with each metric of the task. Raises DataError if there are none."""
-    said, wanted = [answer.answer for answer in answers], [answer.references for answer in answers]
-    marks = score(said, wanted, question.task.metrics, question.language, question.seed)
+    """Mark the answers with each metric of the task; the share in which an extractor found nothing comes last.
+
+    Raises DataError if there are none.
+    """
+    task = question.task
+    marks = _marks(question, answers, task.metrics)
+    extracted = [answer for answer in answers if answer.output is not None]
+    if extracted and UNPARSED not in task.metrics:
+        marks += _marks(question, extracted, [UNPARSED])
     return [
         Score(
-            task=question.task.name,
+            task=task.name,
             split=question.split,
             metric=mark.metric,
             value=mark.value,
@@ -90,33 +87,27 @@ def score_answers(question: Question, answers: Sequence[Answer], template: str) 
             n=mark.n,
             shots=question.shots,
             template=template,
-            signature=mark.signature,
+            signature=mark.signature + _how(task, answers),
         )
         for mark in marks
     ]
 
 
+def _marks(question: Question, answers: Sequence[Answer], metrics: Sequence[str]) -> list[Mark]:
+    said, wanted = [answer.answer for answer in answers], [answer.references for answer in answers]
+    return score(said, wanted, metrics, question.language, question.seed)
+
+
+def _how(task: Task, answers: Sequence[Answer]) -> str:
+    """Name what lies between the model and the marks, for signatures: nothing where its text is marked as it is."""
+    extracted = f"|extract:{task.extract}" if any(answer.output is not None for answer in answers) else ""
+    chosen = f"|by:likelihood|stop:counted|norm:{task.norm}" if any(answer.choices for answer in answers) else ""
+    return extracted + chosen
+
+
 def _load_base(target: str) -> Model:
     place = find(target)
     return load(place, load_encoder(place))
-
-
-def _encode(encoder: Encoder, prompt: Prompt) -> tuple[int, ...]:
-    encoder.check_text(prompt)
-    return encoder.prompt_ids(prompt)
-
-
-def _answer(model: Model, prompt: Prompt, encoded: tuple[str, tuple[int, ...]], made: Generated) -> Answer:
-    return Answer(
-        id=prompt.id,
-        question=prompt.question,
-        prompt=model.encoder.prompt_text(prompt),
-        answer=model.encoder.text(made.ids),
-        references=prompt.references,
-        prompt_tokens=len(encoded[1]),
-        answer_tokens=len(made.ids),
-        finished=made.finished,
-    )
 
 
 def _asked(
@@ -136,20 +127,26 @@ def _asked(
         "seed": question.seed,
         "metrics": list(question.task.metrics),
         "max_new_tokens": question.task.generation.max_new_tokens,
+        "by": question.by,
+        "extract": question.task.extract,
+        "norm": question.task.norm,
     }
 
 
-def _summary(model: Model, answers: Sequence[Answer], seconds: float) -> Summary:
+def _summary(model: Model, answers: Sequence[Answer], count: responses.Count, seconds: float) -> Summary:
     prompt_tokens = sum(answer.prompt_tokens for answer in answers)
     answer_tokens = sum(answer.answer_tokens for answer in answers)
     return Summary(
         tokens=prompt_tokens + answer_tokens,
         answer_tokens=answer_tokens,
         seconds=seconds,
-        tokens_per_second=(prompt_tokens + answer_tokens) / seconds,
+        tokens_per_second=count.tokens / seconds,
         peak_memory_bytes=device.peak_bytes(),
         total_parameters=model.parameters(),
         prompt_tokens=prompt_tokens / len(answers),
         unfinished_answers=sum(not answer.finished for answer in answers),
-        empty_answers=sum(not answer.answer for answer in answers),
+        empty_answers=sum(not (answer.answer or answer.output) for answer in answers),
+        tied_answers=sum(bool(answer.tied) for answer in answers),
+        requests=count.asked,
+        cached_answers=count.cached,
     )

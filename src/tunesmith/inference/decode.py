@@ -1,173 +1,145 @@
-"""Decoding without padding, for decoders whose attention can be packed.
+"""Decoding without padding, for decoders that can be read along paths.
 
-The prompts of a batch are read packed, a few at a time, so that no padding is
-computed and activations stay in the processor's cache. Their keys and values
-go into buffers that have room for the answers, each prompt ending at the same
-column; a new token then costs one write, not a copy of everything before it.
-Rows that are done leave the batch.
+What all prompts begin with is read once. Prompts are read in groups, each a
+pass along their prefix tree, into slots (`slots.py`); then every row gets one
+token after the other. A row that is done leaves at once, and when enough have
+left, new ones enter. On which rows go together a row's answer does not depend.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
 
-from tunesmith.data.encode import Encoded
-from tunesmith.data.pack import Layout, pack
-from tunesmith.models.attention import CACHED, PACKED, attending
+from tunesmith.data.encode import common
+from tunesmith.inference.prefix import Ids, Pass, read_along
+from tunesmith.inference.sampling import Answering, choose
+from tunesmith.inference.slots import SLACK, Slots
+from tunesmith.models import head
+from tunesmith.models.attention import attending
 from tunesmith.models.load import Model
-from tunesmith.models.route import Names, by_row, by_token
-from tunesmith.models.virtual import Prefix, attention_layers, prefix_of
+from tunesmith.models.paths import PATHS, Along, Paths
+from tunesmith.models.route import by_token
 
 READ_TOKENS = 2048  # prompt tokens read in one forward pass
-LEAVE_AT = 0.25  # the share of finished rows that is worth a copy of the cache without them
-
-
-class RaggedLayer(CacheLayerMixin):  # type: ignore[misc]
-    """Keys and values of one layer, [rows, groups, columns, width], prompts aligned at their ends."""
-
-    def __init__(self, lengths: Sequence[int], room: int, prefix: Prefix | None = None) -> None:
-        super().__init__()
-        self._lengths = list(lengths)
-        self._room = room
-        self._prefix = prefix
-        self._read = 0  # prompts stored so far
-        self._end = max(lengths)
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
-    ) -> tuple[Tensor, Tensor]:
-        """Store packed prompts until all are read, then one token per row; give what to attend to."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        if self._read < len(self._lengths):
-            self._store_prompts(key_states, value_states)
-            return key_states, value_states
-        self.keys[:, :, self._end] = key_states[:, :, 0]
-        self.values[:, :, self._end] = value_states[:, :, 0]
-        self._end += 1
-        return self.keys[:, :, : self._end], self.values[:, :, : self._end]
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Make room for all prompts and answers.
-
-        Keys lie with their columns innermost, which makes the product of one
-        query with all of them several times faster than the usual order.
-        """
-        _, groups, _, width = key_states.shape
-        rows, columns = len(self._lengths), self.get_max_length()
-        self.keys = key_states.new_zeros(rows, groups, width, columns).transpose(2, 3)
-        self.values = value_states.new_zeros(rows, groups, columns, width)
-        self.is_initialized = True
-
-    def keep(self, rows: Tensor) -> None:
-        """Forget all but the rows with these numbers."""
-        self.keys = self.keys.transpose(2, 3)[rows].transpose(2, 3)
-        self.values = self.values[rows]
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Give the number of columns after the next tokens, and that they start at 0."""
-        return self._end + query_length, 0
-
-    def get_seq_length(self) -> int:
-        """Give the number of columns in use."""
-        return self._end
-
-    def get_max_length(self) -> int:
-        """Give the number of columns there is room for."""
-        return max(self._lengths) + self._room
-
-    def _store_prompts(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Lay the next packed prompts, [1, groups, tokens, width], into the buffers, ends aligned."""
-        start = 0
-        while start < key_states.shape[2]:
-            n = self._lengths[self._read]
-            columns = slice(self._end - n, self._end)
-            self.keys[self._read, :, columns] = key_states[0, :, start : start + n]
-            self.values[self._read, :, columns] = value_states[0, :, start : start + n]
-            if self._prefix is not None:
-                virtual = slice(self._end - n, self._end - n + len(self._prefix.key))
-                self.keys[self._read, :, virtual] = self._prefix.key.transpose(0, 1)
-                self.values[self._read, :, virtual] = self._prefix.value.transpose(0, 1)
-            self._read += 1
-            start += n
+ROWS = 64
+CACHE_BYTES = 2**31  # keys and values of the rows that are answered together: what a laptop can spare
+ENTER_AT = 0.25  # the share of free slots that is worth a pass for new rows
+SHARED = 32  # common tokens below which they are kept with every row: a product of their own would cost more
 
 
 @torch.no_grad()
-def decode(model: Model, prompts: Sequence[tuple[int, ...]], new: int, names: Names = None) -> list[list[int]]:
-    """Answer prompts greedily with at most `new` tokens each; an answer that stopped ends with its stop token.
+def decode(model: Model, asked: Sequence[Answering], report: Callable[[Answering], None], routed: bool) -> None:
+    """Fill in the tokens of the answers `asked`; a stop token is the last of its answer. `report` is told of each end.
 
-    `names` are the adapters that the prompts are asked of, if each has its own.
+    If they are `routed`, each is asked of its own adapter, and no prompt is read for another.
     """
-    lengths = [len(prompt) for prompt in prompts]
-    cache = Cache(layers=[RaggedLayer(lengths, new, prefix_of(layer)) for layer in attention_layers(model.net)])
-    answers: list[list[int]] = [[] for _ in prompts]
-    present = list(range(len(prompts)))  # which prompt each row of the batch answers
-    tokens = _read(model, prompts, cache, names)
-    position = torch.tensor(lengths, device=model.device)
-    bias = _column_bias(lengths, new, model)
-    with attending(model.net, CACHED):
-        for column in range(max(lengths) + 1, max(lengths) + new + 1):
-            for row, token in zip(present, tokens.tolist(), strict=True):
-                if not _stopped(answers[row], model):
-                    answers[row].append(token)
-            alive = [i for i, row in enumerate(present) if not _stopped(answers[row], model)]
-            if not alive or column == max(lengths) + new:
-                break
-            if len(alive) <= (1 - LEAVE_AT) * len(present):
-                rows = torch.tensor(alive, device=model.device)
-                present = [present[i] for i in alive]
-                tokens, position, bias = tokens[rows], position[rows], bias[rows]
-                for layer in cache.layers:
-                    layer.keep(rows)
-            with by_row(names and [names[row] for row in present], model.device):
-                logits = model.net(
-                    input_ids=tokens[:, None],
-                    position_ids=position[:, None],
-                    past_key_values=cache,
-                    use_cache=True,
-                    column_bias=bias[..., :column],
-                ).logits
-            tokens = logits[:, -1].argmax(-1)
-            position = position + 1
-    return answers
+    waiting = sorted(asked, key=lambda one: (len(one.prompt), one.prompt), reverse=True)
+    present: list[Answering] = []
+    with attending(model.net, PATHS):
+        desk = _Desk(model, waiting, routed)
+        while waiting or present:
+            if waiting and desk.rows - len(present) >= max(1, ENTER_AT * desk.rows):
+                entering = [waiting.pop(0) for _ in range(min(desk.rows - len(present), len(waiting)))]
+                tokens = desk.read(entering)
+                present += entering
+                new = entering
+            else:
+                tokens = desk.step(present)
+                new = present
+            for one, token in zip(new, tokens, strict=True):
+                one.take(token, model.encoder)
+            for row in reversed([row for row, one in enumerate(present) if one.done]):
+                report(present[row])
+                desk.slots.leave(row)
+                present[row] = present[-1]
+                present.pop()
 
 
-def _read(model: Model, prompts: Sequence[tuple[int, ...]], cache: Cache, names: Names) -> Tensor:
-    """Read the prompts in packed groups, fill the cache, and give each answer's first token [rows]."""
-    rows = [Encoded(str(i), prompt, ()) for i, prompt in enumerate(prompts)]
-    with attending(model.net, PACKED):
-        first = [_read_group(model, group, cache, names) for group in pack(rows, READ_TOKENS)]
-    return torch.cat(first)
+class _Desk:
+    """Where rows are read and answered: the slots, and the path that lies ready for the next prompts."""
+
+    def __init__(self, model: Model, asked: Sequence[Answering], routed: bool) -> None:
+        self._model, self._routed = model, routed
+        self._known = () if routed else _beginning([one.prompt for one in asked])
+        longest = max(len(one.prompt) - len(self._known) + one.new for one in asked)
+        room = CACHE_BYTES // (_token_bytes(model) * (longest + SLACK))
+        self.rows = max(1, min(ROWS, room, len(asked)))
+        self.slots = Slots(self.rows, longest, len(self._known))
+        self._paths = Paths(max(len(one.prompt) for one in asked), self.slots)
+        for one in read_along([self._known], [1], READ_TOKENS).passes:
+            self._forward(one.ids, one.depths, self._enter(one, {}), [])
+
+    def read(self, entering: Sequence[Answering]) -> list[int]:
+        """Read the prompts of new rows into slots, and give the first token of each answer."""
+        slots = self.slots.take([len(one.prompt) - len(self._known) for one in entering])
+        prompts = [one.prompt for one in entering]
+        plan = read_along(prompts, [1] * len(prompts), READ_TOKENS, not self._routed, self._known)
+        of_place: dict[int, list[int]] = defaultdict(list)
+        for i, (place,) in enumerate(plan.ends):
+            of_place[place].append(i)
+        tokens, start = [0] * len(entering), 0
+        for one in plan.passes:
+            ends = {n: of_place[start + row] for n, row in enumerate(one.last_rows()) if start + row in of_place}
+            for i, token in self._read(one, ends, slots, entering):
+                tokens[i] = token
+            start += len(one.ids)
+        return tokens
+
+    def step(self, present: Sequence[Answering]) -> list[int]:
+        """Give the next token of each row."""
+        self.slots.step(self._model.device, self._model.dtype.torch)
+        ids = [one.ids[-1] for one in present]
+        places = [len(one.prompt) + len(one.ids) - 1 for one in present]
+        with self._asked_of([one.adapter for one in present], [1] * len(present)):
+            logits = self._forward(ids, places, self.slots, range(len(present)))
+        return choose(logits, present)
+
+    def _read(
+        self, one: Pass, ends: dict[int, list[int]], slots: Sequence[int], entering: Sequence[Answering]
+    ) -> Iterator[tuple[int, int]]:
+        """Read a pass in whose segments prompts end, `ends` tells which; give their numbers and first tokens."""
+        along = self._enter(one, {n: tuple(slots[i] for i in numbers) for n, numbers in ends.items()})
+        rows = one.last_rows()
+        with self._asked_of([entering[i].adapter for i in one.of], [length for length, _ in one.segments]):
+            logits = self._forward(one.ids, one.depths, along, [rows[n] for n in ends])
+        if not ends:
+            return
+        each = [(row, i) for row, numbers in enumerate(ends.values()) for i in numbers]
+        numbers = [i for _, i in each]
+        yield from zip(numbers, choose(logits[[row for row, _ in each]], [entering[i] for i in numbers]), strict=True)
+
+    def _enter(self, one: Pass, leaving: dict[int, tuple[int, ...]]) -> Paths:
+        depths = torch.tensor(one.depths, device=self._model.device)
+        self._paths.enter(one.segments, depths, self._model.dtype.torch, leaving)
+        return self._paths
+
+    def _asked_of(self, adapters: list[str | None], lengths: Sequence[int]) -> AbstractContextManager[None]:
+        return by_token(adapters if self._routed else None, lengths, self._model.device)
+
+    def _forward(self, ids: Sequence[int], places: Sequence[int], along: Along, rows: Sequence[int]) -> Tensor:
+        """Give the logits [rows, vocabulary] after the tokens at `rows`."""
+        tokens, positions = (torch.tensor([list(numbers)], device=self._model.device) for numbers in (ids, places))
+        keep = torch.zeros_like(tokens, dtype=torch.bool)
+        keep[0, list(rows)] = True
+        return head.next_logits(self._model.net, {"input_ids": tokens, "position_ids": positions, "along": along}, keep)
 
 
-def _read_group(model: Model, group: Sequence[Encoded], cache: Cache, names: Names) -> Tensor:
-    lengths = [len(row.prompt) for row in group]
-    ids = torch.tensor([[token for row in group for token in row.prompt]], device=model.device)
-    positions = torch.cat([torch.arange(n, device=model.device) for n in lengths])[None]
-    ends = torch.tensor(lengths, device=model.device).cumsum(0) - 1
-    with by_token(names and [names[int(row.id)] for row in group], lengths, model.device):
-        logits = model.net(
-            input_ids=ids,
-            position_ids=positions,
-            layout=Layout(0, tuple(lengths)),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=ends,
-        ).logits
-    first: Tensor = logits[0].argmax(-1)
-    return first
+def _beginning(prompts: Sequence[Ids]) -> Ids:
+    """Give what all prompts begin with, short of the last token of each; nothing if it is not worth its own keeping."""
+    if len(prompts) == 1:
+        return ()
+    first, last = min(prompts), max(prompts)
+    n = min(common(first, last), *(len(prompt) - 1 for prompt in prompts))
+    return first[:n] if n >= SHARED else ()
 
 
-def _column_bias(lengths: Sequence[int], new: int, model: Model) -> Tensor:
-    """Give [rows, 1, 1, columns], minus infinity before each prompt's first token."""
-    longest = max(lengths)
-    starts = longest - torch.tensor(lengths, device=model.device)
-    empty = torch.arange(longest + new, device=model.device)[None] < starts[:, None]
-    bias = torch.zeros(empty.shape, dtype=model.dtype.torch, device=model.device)
-    return bias.masked_fill_(empty, float("-inf"))[:, None, None]
-
-
-def _stopped(answer: list[int], model: Model) -> bool:
-    return bool(answer) and answer[-1] in model.encoder.stops
+def _token_bytes(model: Model) -> int:
+    """Give the bytes that one token takes in the cache: keys and values of every layer."""
+    config: Any = model.net.config
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * config.num_hidden_layers * heads * width * model.dtype.torch.itemsize)

@@ -7,11 +7,12 @@ its batch or the order in which anything was computed.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from tunesmith.data.encode import Encoder
 from tunesmith.errors import ConfigError
 
 
@@ -48,15 +49,42 @@ class Sampling:
 GREEDY = Sampling()
 
 
-def choose(logits: Tensor, settings: Sequence[Sampling], names: Sequence[str], place: Sequence[int]) -> Tensor:
-    """Give the next token [rows] of each row of `logits` [rows, vocabulary].
+@dataclass(eq=False)
+class Answering:
+    """One answer in the making: what it is asked for, and its tokens so far.
 
-    `names` tell the answers apart (a request's id and which answer it is), `place` is how many tokens each has.
+    `name` tells it from all others (a request's id, and which of its answers); `adapter` is whom it is asked of.
     """
-    tokens = logits.argmax(-1)
-    for row, (asked, name, n) in enumerate(zip(settings, names, place, strict=True)):
-        if asked.temperature:
-            tokens[row] = _draw(logits[row].float(), asked, _uniform(asked.seed, f"{name}/{n}"))
+
+    name: str
+    prompt: tuple[int, ...]
+    new: int
+    sampling: Sampling
+    adapter: str | None = None
+    ids: list[int] = field(default_factory=list)
+    done: bool = False
+
+    def take(self, token: int, encoder: Encoder) -> None:
+        """Add a token; the answer is done if that stops it, ends a stop text, or is the last one allowed."""
+        self.ids.append(token)
+        self.done = token in encoder.stops or len(self.ids) == self.new or self._has_stop_text(encoder)
+
+    def _has_stop_text(self, encoder: Encoder) -> bool:
+        """Tell whether a stop text is in the last tokens: it spans at most as many as it has bytes."""
+        if not self.sampling.stop:
+            return False
+        span = max(len(text.encode()) for text in self.sampling.stop) + 4
+        tail = str(encoder.tokenizer.decode(self.ids[-span:], skip_special_tokens=True))
+        return any(text in tail for text in self.sampling.stop)
+
+
+def choose(logits: Tensor, rows: Sequence[Answering]) -> list[int]:
+    """Give the next token of each row, from `logits` [rows, vocabulary]."""
+    tokens = [int(token) for token in logits.argmax(-1).tolist()]
+    for i, one in enumerate(rows):
+        if one.sampling.temperature:
+            uniform = _uniform(one.sampling.seed, f"{one.name}/{len(one.ids)}")
+            tokens[i] = _draw(logits[i].float(), one.sampling, uniform)
     return tokens
 
 
@@ -67,8 +95,7 @@ def _draw(logits: Tensor, asked: Sampling, uniform: float) -> int:
     shares = torch.softmax(kept.double(), -1)
     sums = shares.cumsum(-1)
     if asked.top_p < 1:
-        n = int((sums < asked.top_p).sum()) + 1
-        sums = sums[:n]
+        sums = sums[: int((sums < asked.top_p).sum()) + 1]
     place = int((sums < uniform * sums[-1]).sum())
     return int(ids[min(place, len(sums) - 1)])
 

@@ -58,7 +58,11 @@ class Waists(Fit):
 
     def write(self, folder: Path, base: str) -> None:
         """Write the small networks under the paths of their layers."""
-        save_file(self._weights(), folder / WEIGHTS)
+        save_file(self.weights(), folder / WEIGHTS)
+
+    def settings(self) -> dict[str, Any]:
+        """Give the shape of the small networks, their activation and their scale."""
+        return self.method.model_dump(mode="json")
 
     def _set(self, strength: float) -> None:
         """Do nothing: the hooks look at the strength."""
@@ -73,7 +77,7 @@ class Waists(Fit):
 
     def fill(self, saved: dict[str, Tensor]) -> None:
         """Take saved weights. Raises ModelError if they are of other layers."""
-        own = self._weights()
+        own = self.weights()
         odd = sorted(own.keys() ^ saved.keys())
         if odd:
             raise ModelError(f"{self.name}: the adapter and the model differ at {odd[0]}", fix="train again")
@@ -85,7 +89,8 @@ class Waists(Fit):
                 )
             value.copy_(saved[weight])
 
-    def _weights(self) -> dict[str, Tensor]:
+    def weights(self) -> dict[str, Tensor]:
+        """Give those of the small networks, by the paths of their layers."""
         return {f"{path}.{key}": value for path, part in self.parts.items() for key, value in part.state_dict().items()}
 
     def _hang(self, layer: Any, part: Waist) -> Any:

@@ -45,7 +45,11 @@ class EncoderPrefix(Fit):
 
     def write(self, folder: Path, base: str) -> None:
         """Write the keys and values under the names of the layers whose outputs they stand for."""
-        save_file({path: state.detach().contiguous() for path, state in self.states.items()}, folder / WEIGHTS)
+        save_file(self.weights(), folder / WEIGHTS)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Give keys and values by the names of the layers whose outputs they stand for."""
+        return {path: state.detach().contiguous() for path, state in self.states.items()}
 
     def _set(self, strength: float) -> None:
         """Put the trained states into the layers' outputs, or leave these alone."""

@@ -22,6 +22,11 @@ class Whole(Fit):
         self.model.net.save_pretrained(folder)
         self.model.encoder.tokenizer.save_pretrained(folder)  # type: ignore[attr-defined]
 
+    def weights(self) -> dict[str, Tensor]:
+        """Give every weight of the network."""
+        found: dict[str, Tensor] = self.model.net.state_dict()
+        return found
+
     def _set(self, strength: float) -> None:
         """Refuse to go back to a base that is no longer there."""
         if not whole_or_nothing(self.name, strength):

@@ -19,6 +19,7 @@ from tunesmith.models.fit import KEEP, Fit, whole_or_nothing
 from tunesmith.names import suggest
 
 WEIGHTS = "adapter_model.safetensors"
+ELSEWHERE = {"base_model_name_or_path", "revision", "inference_mode", "peft_version"}  # says nothing about the effect
 # What changes more than the layers' weights, or only some of the tokens: read without it, the adapter would be another.
 ODD = {
     "modules_to_save": "trains whole modules besides",
@@ -58,7 +59,7 @@ class Injected(Fit):
     def write(self, folder: Path, base: str) -> None:
         """Write PEFT's two files; one that has moved the base's weights is written as what it changed of them."""
         config = self.tuner.peft_config[self.name]
-        weights = get_peft_model_state_dict(self.tuner, adapter_name=self.name, save_embedding_layers=False)
+        weights = self.weights()
         if self._start:
             config = plain.doubled(config)
             weights = plain.converted(weights, self.own(), self._start, self.name)
@@ -66,6 +67,18 @@ class Injected(Fit):
         config.inference_mode = True
         config.save_pretrained(str(folder))
         save_file({key: value.contiguous() for key, value in weights.items()}, folder / WEIGHTS, {"format": "pt"})
+
+    def weights(self) -> dict[str, Tensor]:
+        """Give what PEFT saves of it."""
+        found: dict[str, Tensor] = get_peft_model_state_dict(
+            self.tuner, adapter_name=self.name, save_embedding_layers=False
+        )
+        return found
+
+    def settings(self) -> dict[str, Any]:
+        """Give PEFT's configuration, alpha and all, but not where the base was found."""
+        told = self.tuner.peft_config[self.name].to_dict()
+        return {key: value for key, value in told.items() if key not in ELSEWHERE}
 
     def _set(self, strength: float) -> None:
         """Scale the update where peft scales it; other methods are on or off."""

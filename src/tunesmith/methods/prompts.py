@@ -36,10 +36,14 @@ class SoftPrompt(Fit):
         tokens = config.num_virtual_tokens
         self.virtual = virtual.ids(tokens, virtual.add_words(self.net, name, self.table, tokens))
 
-    @torch.no_grad()
     def write(self, folder: Path, base: str) -> None:
         """Write PEFT's two files."""
-        _write(folder, base, self.config, self.table())
+        _write(folder, base, self.config, self.weights()[SAVED])
+
+    @torch.no_grad()
+    def weights(self) -> dict[str, Tensor]:
+        """Give the vectors [tokens, width]."""
+        return {SAVED: self.table()}
 
     def _set(self, strength: float) -> None:
         """Do nothing: a row's own ids say whether it is asked of this prompt."""
@@ -62,11 +66,15 @@ class KeysAndValues(Fit):
         self.virtual = virtual.ids(tokens, virtual.add_words(self.net, name, zeros, tokens))
         self.switch(1.0)
 
-    @torch.no_grad()
     def write(self, folder: Path, base: str) -> None:
         """Write PEFT's two files."""
+        _write(folder, base, self.config, self.weights()[SAVED])
+
+    @torch.no_grad()
+    def weights(self) -> dict[str, Tensor]:
+        """Give keys and values of all layers, [tokens, layers * 2 * groups * width], as PEFT saves them."""
         layers = [torch.stack([one.key, one.value], 1) for one in self.prefixes]
-        _write(folder, base, self.config, torch.stack(layers, 1).flatten(1))
+        return {SAVED: torch.stack(layers, 1).flatten(1)}
 
     def _set(self, strength: float) -> None:
         """Hang the keys and values into the attention layers, or take them out."""

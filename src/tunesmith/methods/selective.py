@@ -40,7 +40,11 @@ class Overlay(Fit):
 
     def write(self, folder: Path, base: str) -> None:
         """Write the trained weights under the network's own names."""
-        write_whole({weight: value.detach() for weight, value in self.own.items()}, folder / WEIGHTS)
+        write_whole(self.weights(), folder / WEIGHTS)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Give the trained weights under the network's own names."""
+        return {weight: value.detach() for weight, value in self.own.items()}
 
     @torch.no_grad()
     def _set(self, strength: float) -> None:

@@ -65,7 +65,11 @@ class Sparse(Fit):
 
     def write(self, folder: Path, base: str) -> None:
         """Write places and trained values; they are put onto the base they were trained on, so that this is exact."""
-        write_whole(self._tensors(torch.int32), folder / WEIGHTS)
+        write_whole(self.weights(), folder / WEIGHTS)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Give places and trained values."""
+        return self._tensors(torch.int32)
 
     def _set(self, strength: float) -> None:
         """Write the trained entries into the base's weights, the base's, or what lies between them."""

@@ -17,9 +17,10 @@ from tunesmith.metrics import labels, rouge, text, translation
 from tunesmith.metrics.metric import Metric, Stats
 from tunesmith.names import suggest
 
-__all__ = ["CORRELATIONS", "LOWER_IS_BETTER", "METRICS", "Metric", "Stats", "metric"]
+__all__ = ["CORRELATIONS", "LOWER_IS_BETTER", "METRICS", "UNPARSED", "Metric", "Stats", "metric"]
 
-LOWER_IS_BETTER = frozenset({"ter"})
+UNPARSED = "unparsed"
+LOWER_IS_BETTER = frozenset({"ter", UNPARSED})
 CORRELATIONS = frozenset({"matthews", "pearson", "spearman"})
 LANGUAGES = {
     **dict.fromkeys(("zho", "chi", "cmn", "yue", "wuu", "lzh"), "zh"), "jpn": "ja", "kor": "ko", "tha": "th",
@@ -54,6 +55,11 @@ def _labelled(name: str, of_counts: Callable[[Stats, Stats, Stats], Stats]) -> C
     return lambda _language: labels.label_metric(name, of_counts)
 
 
+def _unparsed(_language: str) -> Metric:
+    """Make the share of answers that are empty, as one is in which an extractor has found nothing."""
+    return text.by_row(UNPARSED, lambda said, _: float(not said.strip()), f"{UNPARSED}|empty", proportion=True)
+
+
 def _by_row(name: str, mark: Callable[[str, Sequence[str]], float], signature: str) -> Callable[[str], Metric]:
     share = name != "squad_f1"
     return lambda _language: text.by_row(name, mark, signature, proportion=share)
@@ -78,6 +84,7 @@ METRICS: dict[str, Callable[[str], Metric]] = {
     "matthews": _labelled("matthews", labels.matthews),
     "pearson": lambda _language: labels.pearson(),
     "spearman": lambda _language: labels.spearman(),
+    UNPARSED: _unparsed,
 }
 
 

@@ -88,6 +88,23 @@ def wilson(right: int, n: int, confidence: float = 0.95) -> Interval:
     return Interval(share, min(share, middle - half), max(share, middle + half))
 
 
+def combined(parts: Sequence[tuple[Interval, float]]) -> Interval:
+    """Give the weighted sum of independent values with the interval that follows from theirs.
+
+    The method of variance estimates recovery (MOVER; Zou and Donner 2008): the
+    lower limit is the sum less the root of the summed squares of the weighted
+    distances to the parts' lower limits, and likewise above. Unlike resampling
+    within the parts it keeps what Wilson's interval knows of a part whose few
+    rows are all right. Raises DataError for no parts.
+    """
+    if not parts or any(weight < 0 for _, weight in parts):
+        raise DataError("an average needs at least one part, and no weight below 0", fix="average at least one value")
+    value = sum(weight * part.value for part, weight in parts)
+    below = math.sqrt(sum((weight * (part.value - part.low)) ** 2 for part, weight in parts))
+    above = math.sqrt(sum((weight * (part.high - part.value)) ** 2 for part, weight in parts))
+    return Interval(value, value - below, value + above)
+
+
 def paired(metric: Metric, a: Stats, b: Stats, seed: int = 0) -> Paired:
     """Compare two systems on the same rows, in the same order.
 

@@ -1,10 +1,9 @@
-"""Attention without padding: packed rows, and one new token each against cached ones.
+"""Attention without padding.
 
 `attend` lets every document of a packed row see itself and nothing else, but
-for a beginning that all of them share, which stands once before them; `packed`
-and `cached` are registered with transformers. `packed` takes one row of tokens
-[1, tokens], laid out as `layout` says; `cached` takes one new token per row
-and the keys of all before it. All run as
+for a beginning that all of them share, which stands once before them; `packed`,
+registered with transformers, takes one row of tokens
+[1, tokens], laid out as `layout` says. It runs as
 batched products over the key-value heads, so that query heads which share a
 key are one product and no key is copied; on a CPU this beats the fused kernel,
 in the backward pass above all (decision 0004).
@@ -26,7 +25,6 @@ from tunesmith.errors import ModelError
 from tunesmith.models.virtual import with_prefix
 
 PACKED = "packed"
-CACHED = "cached"
 BLOCK_BYTES = 512  # of one key's scores, for queries attended together: 256 queries in bf16, 128 in fp32
 # What attention layers pass along that changes nothing in the arithmetic below.
 _HARMLESS = {
@@ -68,7 +66,7 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is transformers'
     heads (grouped queries). Raises ModelError if the layer asks for anything
     that this function would have to ignore.
     """
-    _refuse_others(others)
+    refuse_others(others)
     if layout is None:
         raise ModelError("packed attention needs to know where documents begin", fix="pass `layout`")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -77,33 +75,26 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is transformers'
     return attend(queries, keys, values, layout, scale)[None], None
 
 
-def cached_attention(  # noqa: PLR0913, PLR0917 - the signature is transformers'
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    column_bias: Tensor | None = None,
-    **others: Any,
-) -> tuple[Tensor, None]:
-    """Give the attention of one new token per row over the row's cache, [rows, 1, heads, width].
+def attend_rows(query: Tensor, key: Tensor, value: Tensor, scale: float, bias: Tensor | None, output: Tensor) -> None:
+    """Write softmax(q k^T * scale) v into `output` [m, heads, width], without keeping anything for a backward pass.
 
-    `key` and `value` are [rows, groups, columns, width]; `column_bias`
-    [rows, 1, 1, columns] is minus infinity where a row has no token.
+    `query` is [m, heads, width]; `key` and `value` are [groups, n, width]. `bias` [m, columns] is added to the scores
+    of the last columns; without it the queries are the last `m` of the `n` tokens, and each sees those up to itself.
     """
-    _refuse_others(others)
-    rows, heads, _, width = query.shape
-    scale = width**-0.5 if scaling is None else scaling
-    grouped = query.reshape(rows, key.shape[1], heads // key.shape[1], width)
-    scores = torch.matmul(grouped, key.transpose(2, 3)) * scale
-    if column_bias is not None:
-        scores = scores + column_bias
-    output = torch.matmul(torch.softmax(scores, dim=-1), value)
-    return output.reshape(rows, 1, heads, width), None
+    m, groups = len(query), len(key)
+    scores = _scores(_by_group(query, groups), key, scale)
+    bias = _future(scores.dtype, scores.device)[:m, :m] if bias is None else bias
+    scores.view(groups, -1, m, key.shape[1])[..., key.shape[1] - bias.shape[1] :] += bias
+    _put(output, torch.bmm(torch.softmax(scores, dim=-1), value))
 
 
-def _refuse_others(others: dict[str, Any]) -> None:
+def block_rows(dtype: torch.dtype) -> int:
+    """Give how many queries are attended together."""
+    return BLOCK_BYTES // dtype.itemsize
+
+
+def refuse_others(others: dict[str, Any]) -> None:
+    """Refuse what an attention layer asks for and our functions would ignore. Raises ModelError."""
     unknown = [name for name, asked in others.items() if asked is not None and name not in _HARMLESS]
     if unknown:
         raise ModelError(
@@ -191,7 +182,7 @@ class _Block(NamedTuple):
 
 
 def _blocks(layout: Layout, dtype: torch.dtype) -> Iterator[_Block]:
-    size = BLOCK_BYTES // dtype.itemsize
+    size = block_rows(dtype)
     documents = [(0, layout.shared), *((layout.shared, length) for length in layout.lengths)]
     start = 0
     for shared, length in documents:
@@ -236,18 +227,21 @@ class _Attend(Function):
 
 def _weights(query: Tensor, key: Tensor, scale: float, m: int) -> Tensor:
     """Give the attention weights [groups, share * m, n] of the last `m` of `n` positions."""
-    groups, rows, _ = query.shape
     n = key.shape[1]
-    scores = query.new_empty(groups, rows, n)
-    torch.baddbmm(scores, query, key.transpose(1, 2), beta=0, alpha=scale, out=scores)
-    scores.view(groups, -1, m, n)[..., n - m :] += _future(scores.dtype, scores.device)[:m, :m]
+    scores = _scores(query, key, scale)
+    scores.view(len(query), -1, m, n)[..., n - m :] += _future(scores.dtype, scores.device)[:m, :m]
     return torch.softmax(scores, dim=-1)
+
+
+def _scores(query: Tensor, key: Tensor, scale: float) -> Tensor:
+    scores = query.new_empty(*query.shape[:2], key.shape[1])
+    return torch.baddbmm(scores, query, key.transpose(1, 2), beta=0, alpha=scale, out=scores)
 
 
 @functools.lru_cache(maxsize=8)
 def _future(dtype: torch.dtype, device: torch.device) -> Tensor:
     """Give [queries, queries] for the largest block, minus infinity where the key comes after the query."""
-    size = BLOCK_BYTES // dtype.itemsize
+    size = block_rows(dtype)
     return torch.full((size, size), float("-inf"), dtype=dtype, device=device).triu_(1)
 
 
@@ -265,13 +259,12 @@ def _put(place: Tensor, by_group: Tensor, scale: float = 1.0) -> None:
     torch.mul(laid_out, scale, out=place.view(m, groups, -1, width))
 
 
-def _no_mask(*_: Any, **__: Any) -> None:
+def no_mask(*_: Any, **__: Any) -> None:
     """Build no mask: document lengths and column bias say it all."""
 
 
-for _name, _function in ((PACKED, packed_attention), (CACHED, cached_attention)):
-    AttentionInterface.register(_name, _function)
-    AttentionMaskInterface.register(_name, _no_mask)
+AttentionInterface.register(PACKED, packed_attention)
+AttentionMaskInterface.register(PACKED, no_mask)
 
 
 def can_pack(net: PreTrainedModel) -> bool:

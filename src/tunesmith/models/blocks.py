@@ -16,14 +16,16 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from tunesmith.data.pack import Layout
+from tunesmith.models import route
 from tunesmith.models.attention import attend
 from tunesmith.models.fused import Adapted, gated, low_rank, rms_norm, rotate
+from tunesmith.models.paths import Along
 from tunesmith.models.quantize import frozen
 from tunesmith.models.virtual import with_prefix
 
 # Families whose block is x + attention(norm(x)), then x + mlp(norm(x)), with RMS norms, RoPE and SwiGLU.
 FAMILIES = {"llama", "mistral", "qwen2", "qwen3"}
-INPUTS = {"input_ids", "position_ids", "layout"}
+INPUTS = ({"input_ids", "position_ids", "layout"}, {"input_ids", "position_ids", "along"})
 
 
 def knows(net: PreTrainedModel, inputs: dict[str, Any]) -> bool:
@@ -32,7 +34,7 @@ def knows(net: PreTrainedModel, inputs: dict[str, Any]) -> bool:
     return (
         config.model_type in FAMILIES
         and getattr(config, "hidden_act", None) == "silu"
-        and set(inputs) == INPUTS
+        and set(inputs) in INPUTS
         and not any(map(_hooked, _passed_over(net)))
     )
 
@@ -44,14 +46,16 @@ def kept_states(net: PreTrainedModel, inputs: dict[str, Any], keep: Tensor) -> T
     x = body.embed_tokens(ids)[0]
     cos, sin = (part[0] for part in body.rotary_emb(x, positions))
     again = net.is_activation_checkpointing and torch.is_grad_enabled()
+    way = inputs["layout"] if "layout" in inputs else inputs["along"]
+    routed = route.current() is not None  # adapters then know their tokens by the places among all of them
     for number, layer in enumerate(body.layers):
-        kept = keep[0] if number == len(body.layers) - 1 else None
-        given = (layer, x, cos, sin, inputs["layout"], kept)
+        kept = keep[0] if number == len(body.layers) - 1 and not routed else None
+        given = (layer, x, cos, sin, way, kept)
         x = checkpoint(_block, *given, use_reentrant=False) if again else _block(*given)
-    return _norm(body.norm, x)
+    return _norm(body.norm, x[keep[0]] if routed else x)
 
 
-def _block(layer: Any, x: Tensor, cos: Tensor, sin: Tensor, layout: Layout, kept: Tensor | None) -> Tensor:
+def _block(layer: Any, x: Tensor, cos: Tensor, sin: Tensor, way: Layout | Along, kept: Tensor | None) -> Tensor:
     """Give the block's output where `kept` [tokens] is true, everywhere if it is None."""
     attention, mlp = layer.self_attn, layer.mlp
     normal = _norm(layer.input_layernorm, x)
@@ -60,8 +64,7 @@ def _block(layer: Any, x: Tensor, cos: Tensor, sin: Tensor, layout: Layout, kept
         for flat in _together(normal, attention.q_proj, attention.k_proj, attention.v_proj)
     )
     query, key = (rotate(_norm_of_heads(attention, *part), cos, sin) for part in (("q", query), ("k", key)))
-    key, value = with_prefix(attention, key, value, layout)
-    seen = attend(query, key, value, layout, attention.scaling).flatten(-2)
+    seen = _attention(attention, query, key, value, way).flatten(-2)
     if kept is not None:
         x, seen = x[kept], seen[kept]
     x = x + attention.o_proj(seen)
@@ -70,9 +73,16 @@ def _block(layer: Any, x: Tensor, cos: Tensor, sin: Tensor, layout: Layout, kept
     return output
 
 
+def _attention(layer: Any, query: Tensor, key: Tensor, value: Tensor, way: Layout | Along) -> Tensor:
+    if not isinstance(way, Layout):
+        return way.attend(layer, query, key, value, layer.scaling)
+    key, value = with_prefix(layer, key, value, way)
+    return attend(query, key, value, way, layer.scaling)
+
+
 def _together(x: Tensor, *layers: Any) -> list[Tensor]:
     """Give the output of each linear layer that takes `x`, as one function where all are frozen but for an update."""
-    parts = [_adapted(layer, x) for layer in layers]
+    parts = [None if route.current() else _adapted(layer, x) for layer in layers]
     if not any(part is not None and part.a is not None for part in parts) or None in parts:
         return [layer(x) for layer in layers]
     biases = [getattr(layer, "base_layer", layer).bias for layer in layers]

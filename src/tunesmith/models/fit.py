@@ -1,10 +1,14 @@
 """Fit: an adapter as it sits on a network, switched on or off, or taken off again."""
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from tunesmith.errors import ModelError
@@ -31,6 +35,22 @@ class Fit(ABC):
     @abstractmethod
     def write(self, folder: Path, base: str) -> None:
         """Write its weights into `folder`, in PEFT's format where that has one; `base` names the model it sits on."""
+
+    @abstractmethod
+    def weights(self) -> Mapping[str, Tensor]:
+        """Give its weights, under names that its own name is no part of."""
+
+    def settings(self) -> Mapping[str, Any]:
+        """Give what its effect depends on besides its weights and its strength: mostly nothing."""
+        return {}
+
+    def sha256(self) -> str:
+        """Give a SHA-256 over weights and settings; what it is called and switched to makes no difference."""
+        whole = hashlib.sha256(canonical([type(self).__name__, self.settings()]))
+        for key, value in sorted(self.weights().items()):
+            whole.update(canonical([key, str(value.dtype), list(value.shape)]))
+            whole.update(raw(value))
+        return whole.hexdigest()
 
     def switch(self, strength: float) -> None:
         """Scale its effect: 1 is what was trained, 0 leaves the base, bit for bit. Raises ModelError if it cannot."""
@@ -65,6 +85,20 @@ class Fit(ABC):
         As exact as the network's dtype: put it onto one in fp32. Raises ModelError if its effect is of another kind.
         """
         raise ModelError("its effect is not a change of the base's weights", fix=KEEP)
+
+
+def canonical(values: Any) -> bytes:
+    """Write plain values so that equal ones give equal bytes in every process; the order of a set does not."""
+    return json.dumps(values, sort_keys=True, default=_plain).encode()
+
+
+def _plain(value: Any) -> Any:
+    return sorted(value, key=str) if isinstance(value, (set, frozenset)) else str(value)
+
+
+def raw(tensor: Tensor) -> memoryview:
+    """Give the bytes that a tensor's numbers are stored in."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 KEEP = "keep it as an adapter: `tunesmith eval` and, where it is in PEFT's format, peft take it as it is"

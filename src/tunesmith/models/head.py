@@ -7,7 +7,8 @@ in pieces, each projected again in the backward pass, they take a quarter.
 """
 
 import inspect
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -17,11 +18,12 @@ from transformers import PreTrainedModel
 
 from tunesmith.data.pack import Layout
 from tunesmith.models import blocks
-from tunesmith.models.attention import attending
+from tunesmith.models.attention import PACKED, attending, can_pack
 from tunesmith.models.fused import cross_entropy
 from tunesmith.models.virtual import prefix_of
 
 PIECE = 512
+VOCABULARY_PART = 16_384  # words projected at a time in fp32: 38 MB of weights at width 576
 TRIED = 32  # tokens on which a model is compared with ours
 _PROVEN: "WeakKeyDictionary[PreTrainedModel, bool]" = WeakKeyDictionary()
 
@@ -36,7 +38,7 @@ def loss_at(
     forward pass are used only where they have been proven to give this model's
     own logits.
     """
-    if not _separable(net, inputs):
+    if not separable(net, inputs):
         return cross_entropy(answer_logits(net, inputs, keep), targets, smoothing)
     hidden = _hidden(net, inputs, keep)
     if len(targets) <= PIECE:
@@ -49,7 +51,7 @@ def loss_at(
 
 def has_fast_pass(net: PreTrainedModel, inputs: dict[str, Any]) -> bool:
     """Tell whether such inputs go through our own forward pass, once it has been proven."""
-    return _separable(net, inputs) and blocks.knows(net, inputs)
+    return separable(net, inputs) and blocks.knows(net, inputs)
 
 
 def refused(net: PreTrainedModel) -> bool:
@@ -69,6 +71,91 @@ def answer_logits(net: PreTrainedModel, inputs: dict[str, Any], keep: Tensor) ->
     return every[keep]
 
 
+class Predicted(NamedTuple):
+    """What was asked of some positions: log-probabilities in nats [n] of given tokens, and the likeliest tokens [k]."""
+
+    log_probabilities: Tensor
+    likeliest: Tensor
+
+
+def hidden_at(net: PreTrainedModel, inputs: dict[str, Any], keep: Tensor) -> Tensor:
+    """Give the last hidden states [k, width] at the `k` positions where `keep` [1, tokens] is true.
+
+    Only for a model and inputs of which `separable` is true.
+    """
+    return _hidden(net, inputs, keep)
+
+
+def reads_along(net: PreTrainedModel, ids: Sequence[int]) -> bool:
+    """Tell whether a model can be read along paths (`paths.py`): its attention packed, its head taken apart.
+
+    `ids` are some tokens to try that on.
+    """
+    if not can_pack(net):
+        return False
+    tokens = torch.tensor([list(ids)], device=net.device)
+    places = torch.arange(tokens.shape[1], device=net.device)[None]
+    with attending(net, PACKED):
+        inputs = {"input_ids": tokens, "position_ids": places, "layout": Layout(0, (tokens.shape[1],))}
+        return separable(net, inputs)
+
+
+def next_logits(net: PreTrainedModel, inputs: dict[str, Any], keep: Tensor) -> Tensor:
+    """Give logits [k, vocabulary] at the `k` positions where `keep` [1, tokens] is true, in the network's dtype.
+
+    Only for a model that `reads_along`.
+    """
+    return _project(net, _hidden(net, inputs, keep))
+
+
+def predict(net: PreTrainedModel, hidden: Tensor, rows: Tensor, tokens: Tensor) -> Predicted:
+    """Give the log-probability of `tokens` [n] after the hidden states at `rows` [n] of `hidden` [k, width].
+
+    The vocabulary is projected in fp32, a part at a time: a logit of 20 in bf16
+    is one of 15.9, 16, 16.1, and the choices of a question would tie by rounding alone.
+    """
+    found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    asked = torch.empty(len(tokens), dtype=torch.float32, device=hidden.device)
+    first = 0
+    for logits in _logit_parts(net, hidden):
+        inside = ((tokens >= first) & (tokens < first + logits.shape[1])).nonzero()[:, 0]
+        asked[inside] = logits[rows[inside], tokens[inside] - first]
+        best = logits.max(-1)
+        found.append((logits.logsumexp(-1), best.values, best.indices + first, inside))
+        first += logits.shape[1]
+    total = torch.stack([part[0] for part in found]).logsumexp(0)
+    which = torch.stack([part[1] for part in found]).argmax(0)
+    likeliest = torch.stack([part[2] for part in found])[which, torch.arange(len(hidden), device=hidden.device)]
+    return Predicted(asked - total[rows], likeliest)
+
+
+def predict_at(
+    net: PreTrainedModel, inputs: dict[str, Any], places: tuple[Tensor, Tensor], tokens: Tensor
+) -> Predicted:
+    """Give the log-probability of `tokens` [n] at `places` (row [n], column [n]) of a padded batch.
+
+    The likeliest tokens are those of these places [n].
+    """
+    if separable(net, inputs):
+        hidden = net.base_model(**inputs, use_cache=False).last_hidden_state[places]
+        return predict(net, hidden, torch.arange(len(tokens), device=hidden.device), tokens)
+    each = torch.log_softmax(net(**inputs, use_cache=False).logits[places].float(), -1)
+    return Predicted(each.gather(1, tokens[:, None])[:, 0], each.argmax(-1))
+
+
+def _logit_parts(net: PreTrainedModel, hidden: Tensor) -> Iterator[Tensor]:
+    """Give logits [k, part of the vocabulary] in fp32, part by part."""
+    layer: Any = net.get_output_embeddings()
+    if type(layer) is not torch.nn.Linear or not layer.weight.is_floating_point():
+        yield _scaled(net, layer(hidden).float())
+        return
+    exact = hidden.float()
+    for low in range(0, len(layer.weight), VOCABULARY_PART):
+        part = slice(low, low + VOCABULARY_PART)
+        bias = None if layer.bias is None else layer.bias[part].float()
+        yield _scaled(net, torch.nn.functional.linear(exact, layer.weight[part].float(), bias))
+
+
 def _piece_loss(net: PreTrainedModel, hidden: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
     return cross_entropy(_project(net, hidden), targets, smoothing)
 
@@ -83,8 +170,11 @@ def _hidden(net: PreTrainedModel, inputs: dict[str, Any], keep: Tensor) -> Tenso
 
 def _project(net: PreTrainedModel, hidden: Tensor) -> Tensor:
     """Give logits [n, vocabulary] of hidden states [n, width], with the scales and caps that families put on them."""
+    return _scaled(net, net.get_output_embeddings()(hidden))
+
+
+def _scaled(net: PreTrainedModel, logits: Tensor) -> Tensor:
     config = net.config
-    logits: Tensor = net.get_output_embeddings()(hidden)
     if divisor := getattr(config, "logits_scaling", None):  # Granite
         logits = logits / divisor
     if factor := getattr(config, "logit_scale", None):  # Cohere
@@ -94,8 +184,11 @@ def _project(net: PreTrainedModel, hidden: Tensor) -> Tensor:
     return logits
 
 
-def _separable(net: PreTrainedModel, inputs: dict[str, Any]) -> bool:
-    """Tell whether `_hidden` and `_project` give this model's own logits; tried once per model, on a few tokens."""
+def separable(net: PreTrainedModel, inputs: dict[str, Any]) -> bool:
+    """Tell whether hidden states and projection, taken apart, give this model's own logits.
+
+    Tried once per model, on the first few tokens of these `inputs`.
+    """
     if net.config.is_encoder_decoder:
         return False
     if net not in _PROVEN:

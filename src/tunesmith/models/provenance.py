@@ -21,7 +21,7 @@ def provenance(model: Model, sources: Mapping[str, Any], seed: int, command: Seq
         "model": {
             "name": model.name,
             "sha256": model.sha256,
-            "tokenizer_sha256": _of_tokenizer(model),
+            "tokenizer_sha256": tokenizer_sha256(model),
             "kind": model.kind,
             "parameters": model.parameters(),
             "prompting": "chat" if model.encoder.chat else "plain",
@@ -31,8 +31,16 @@ def provenance(model: Model, sources: Mapping[str, Any], seed: int, command: Seq
     }
 
 
-def _of_tokenizer(model: Model) -> str:
-    """Give a SHA-256 over what turns text into ids: vocabulary, chat template, stop tokens."""
+def tokenizer_sha256(model: Model) -> str:
+    """Give a SHA-256 over what turns text into ids and back: vocabulary, special and stop tokens, templates."""
     tokenizer: Any = model.encoder.tokenizer
-    told = [sorted(tokenizer.get_vocab().items()), getattr(tokenizer, "chat_template", None), list(model.encoder.stops)]
+    inner = getattr(tokenizer, "backend_tokenizer", None)
+    told = [
+        sorted(tokenizer.get_vocab().items()),
+        getattr(tokenizer, "chat_template", None),
+        list(model.encoder.stops),
+        sorted(tokenizer.all_special_tokens),
+        json.loads(inner.to_str())["decoder"] if inner else None,
+        getattr(tokenizer, "clean_up_tokenization_spaces", None),
+    ]
     return hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()

@@ -39,9 +39,12 @@ def by_row(names: Names, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def by_token(names: Names, lengths: Sequence[int], device: torch.device) -> Iterator[None]:
-    """Ask document i of a packed row [1, tokens], `lengths[i]` tokens long, of the adapter `names[i]`."""
+    """Ask document i of a packed row, `lengths[i]` tokens long, of the adapter `names[i]`.
+
+    Tokens are the last dimension but one, of [1, tokens, width] as of [tokens, width].
+    """
     each = names and [name for name, n in zip(names, lengths, strict=True) for _ in range(n)]
-    with _asked(each, 1, device):
+    with _asked(each, -2, device):
         yield
 
 

@@ -19,6 +19,7 @@ MARKS = {
     "accuracy": "The share of answers that are the right label.",
     "macro_f1": "F1 of each label, and their mean: a rare label counts as much as a common one.",
     "matthews": "The correlation of given and right labels: 0 is chance, 1 is all right.",
+    "unparsed": "The share of answers in which no answer was found; each of them counts as wrong.",
     "exact_match": "The share of answers with the very words of a reference; letter case and punctuation do not count.",
 }
 SCORED = {

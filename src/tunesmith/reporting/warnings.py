@@ -58,6 +58,9 @@ def _of_answers(name: str, run: Run, taken: Summary) -> list[Warn]:
     if taken.unfinished_answers:
         what = f"{name}: the length limit cut off {taken.unfinished_answers} of {n} answers."
         said.append(Warn(what, "They may score lower for it. The limit is generation.max_new_tokens in the task file."))
+    if taken.cached_answers:
+        what = f"{name}: {taken.cached_answers} of {taken.requests} requests were answered before, and not in this run."
+        said.append(Warn(what, "Its time says nothing of how long answering takes. Measure it with --fresh."))
     if taken.empty_answers:
         what = f"{name}: there is no text in {taken.empty_answers} of {n} answers."
         said.append(Warn(what, f"Such an answer scores 0. All are in {run.folder / 'answers'}."))

@@ -45,7 +45,11 @@ class Answer(Record):
 
     `question` is the task's own text, `prompt` all that the model read: shots
     and chat template included. `finished` says whether the model stopped by
-    itself within its limit.
+    itself within its limit. `answer` is what is marked: where it was extracted,
+    `output` holds the whole text, and an empty `answer` says that nothing was
+    found. Where it is the likeliest of `choices`, `log_likelihoods` are theirs
+    in nats, `confidence` is its share of their likelihood, and `tied` names
+    the choices that shared the first place, if several did.
     """
 
     id: str
@@ -56,6 +60,52 @@ class Answer(Record):
     prompt_tokens: int
     answer_tokens: int
     finished: bool
+    output: str | None = None
+    choices: tuple[str, ...] = ()
+    log_likelihoods: tuple[float, ...] = ()
+    confidence: float | None = None
+    tied: tuple[str, ...] = ()
+
+
+class Choice(Record):
+    """One question put as a choice, and how likely the model finds each answer.
+
+    `log_likelihoods` are in nats, in the order of the request; `chosen` and
+    `right` are places among them, None where the task chooses in another way.
+    `marks` are the metrics that have a value for one question. `prompt` is the
+    SHA-256 of the texts of its requests.
+    """
+
+    id: str
+    prompt: str
+    log_likelihoods: tuple[float, ...]
+    chosen: int | None
+    right: int | None
+    marks: dict[str, float]
+
+
+class Protocol(Record):
+    """How one task of a benchmark was asked, and what happened to its requests.
+
+    `name` says whose prompts and marking these are; `prompts` is the SHA-256 of
+    all prompts in the order of the rows, `first_prompt` the text of the first.
+    `of` is how many questions the task has, `shots` how many worked examples
+    each prompt shows. `moved`: requests whose answer begins with a token that
+    also holds the question's last letters. `cut`: requests whose beginning had
+    no room in the model's context.
+    """
+
+    task: str
+    name: str
+    version: str
+    shots: int
+    questions: int
+    of: int
+    requests: int
+    moved: int
+    cut: int
+    prompts: str
+    first_prompt: str
 
 
 DIMENSIONS = ("accuracy", "calibration", "robustness", "fairness", "bias", "toxicity", "efficiency")
@@ -96,6 +146,8 @@ class Summary(Record):
     """What a run took and made; fields that a verb has no number for stay None.
 
     Tokens are real ones, never padding. `prompt_tokens` is the mean per request.
+    `requests` went to the engine, one for each choice or text; `cached_answers` of them were kept from before and
+    not computed, and only what was computed counts in `tokens_per_second`.
     `own_forward`: the fast forward pass did not give this model's logits, and its own was used.
     """
 
@@ -116,6 +168,9 @@ class Summary(Record):
     prompt_tokens: float | None = None
     unfinished_answers: int | None = None
     empty_answers: int | None = None
+    requests: int | None = None
+    cached_answers: int | None = None
+    tied_answers: int | None = None
     stopped_early: bool = False
     stopped_by: str | None = None
     resumes: int = 0

@@ -18,7 +18,7 @@ from tunesmith.config import Record
 from tunesmith.data.ledger import Ledger
 from tunesmith.errors import FitError, RunError
 from tunesmith.runs import lock
-from tunesmith.runs.records import Answer, Score, Step, Summary, Trouble, VirtualToken
+from tunesmith.runs.records import Answer, Choice, Protocol, Score, Step, Summary, Trouble, VirtualToken
 
 R = TypeVar("R", bound=Record)
 LOGS: dict[type[Record], str] = {Step: "steps.jsonl", Trouble: "troubles.jsonl"}
@@ -51,6 +51,19 @@ class Run:
         if not (folder / "recipe.yaml").is_file():
             raise RunError(f"{folder}: is not a run folder", fix="name a folder that train, eval or climb has made")
         return cls(folder)
+
+    @classmethod
+    def begin(cls, folder: Path, asked: Mapping[str, Any]) -> "Run":
+        """Start a run, or take up one that asked the same and did not come to its end.
+
+        Raises RunError if the folder holds anything else.
+        """
+        if not begun(folder, str(asked["verb"])):
+            return cls.create(folder, asked)
+        run = cls.open(folder)
+        if run.asked() != dict(asked):
+            raise RunError(f"{folder}: holds a run that was begun and asked something else", fix="name a new folder")
+        return run
 
     @property
     def name(self) -> str:
@@ -151,6 +164,14 @@ class Run:
         """Give the answers to one task, in the order of the split."""
         return list(self._lines(f"answers/{task}.jsonl", Answer))
 
+    def choices(self, task: str) -> list[Choice]:
+        """Give the choices made in one task of a benchmark, in the order of its rows."""
+        return list(self._lines(f"choices/{task}.jsonl", Choice))
+
+    def protocols(self) -> list[Protocol]:
+        """Give how each task of the benchmarks was asked; empty if the run is no `bench`."""
+        return list(self._lines("protocols.jsonl", Protocol))
+
     def tasks(self) -> list[str]:
         """Name the tasks that were answered."""
         return sorted(path.stem for path in (self.folder / "answers").glob("*.jsonl"))
@@ -181,6 +202,14 @@ class Run:
                     f"{path} line {number}: is not JSON: {wrong.msg}", fix="mend or remove that line"
                 ) from None
             yield kind.parse(values, where=f"{path} line {number}")
+
+
+def begun(folder: Path, verb: str) -> bool:
+    """Tell whether the folder holds a run of this verb that did not come to its end."""
+    if not (folder / "recipe.yaml").is_file():
+        return False
+    run = Run(folder)
+    return not run.done and run.asked().get("verb") == verb
 
 
 def vacant(folder: Path) -> None:
