@@ -15,7 +15,7 @@ from tunesmith.runs.records import DIMENSIONS, Answer, Score
 from tunesmith.runs.run import Run
 
 FILE = "helm.json"
-SAME = ("task", "split", "limit", "seed", "shots", "template", "perturbations")
+SAME = ("task", "split", "limit", "seed", "shots", "template", "by", "perturbations")
 EXPLAINED = {
     "accuracy": "the task's own metrics",
     "calibration": "whether the model is right as often as it is sure",
