@@ -161,8 +161,9 @@ def bench(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
     *names, model = words
     if not names:
         raise ConfigError(f"bench {model}: names one thing", fix="tunesmith bench NAME... MODEL --out RUN")
-    if names == ["helm"]:  # the place where tunesmith.evaluation.helm is called, with `task`
-        raise ConfigError(f"helm of {task}: is not part of this version", fix="use mmlu, bbh, glue or superglue")
+    if names == ["helm"]:
+        _helm(model, task, out, (shots or 0, limit, seed))
+        return
     asked = Bench(tuple(names), shots, limit, data, seed, chat, dtype)
     for line in table(run_bench(model, asked, out, _command())):
         typer.echo(line)
@@ -322,6 +323,20 @@ def _recipe(what: str, settings: list[str] | None) -> "Recipe":
 
 def _command() -> list[str]:
     return ["tunesmith", *sys.argv[1:]]
+
+
+def _helm(model: str, task: str | None, out: Path, drawn: tuple[int, int | None, int]) -> None:
+    from tunesmith.data.task import load_task
+    from tunesmith.evaluation.answering import Question
+    from tunesmith.evaluation.helm import helm
+    from tunesmith.reporting.dimensions import helm_table
+
+    if task is None:
+        raise ConfigError("helm measures a model on a task, and none is named", fix="add --task demo, or a task file")
+    shots, limit, seed = drawn
+    run = helm(model, Question(load_task(task), shots=shots, limit=limit, seed=seed), out, _command())
+    typer.echo(helm_table([run]))
+    typer.echo(f"answers and scores: {out}")
 
 
 def _target(text: str | None) -> tuple[str, float] | None:

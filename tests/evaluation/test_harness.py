@@ -89,7 +89,8 @@ def test_virtual_tokens_come_first_and_are_never_cut(model):
     ours = model("base")
     virtual = replace(ours, encoder=replace(ours.encoder, virtual=(-1, -2)))
     harness = Harness(virtual)
-    pair = harness._pair(requests("loglikelihood", [(TEXTS[1], " red")])[0])
+    request = requests("loglikelihood", [(TEXTS[1], " red")])[0]
+    pair = harness._fits(request, *virtual.encoder.pair(*request.args))
     assert pair.context[:2] == (-1, -2)
     assert len(pair.context) + len(pair.ids) - 1 == 512
     assert harness.counts.cut["made"] == 1

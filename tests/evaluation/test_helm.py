@@ -158,8 +158,8 @@ def test_the_confidence_in_an_answer_is_the_mean_probability_of_its_tokens(model
     one, question = model(kind), Question(talks(tmp_path))
     prompts = question.prompts()
     answers = answer(one, question, prompts, lambda _: None)
-    empty = answers[0].model_copy(update={"answer": "", "finished": True})
-    rows = answer_confidence(one, prompts, [empty, *answers[1:]], np.ones(len(prompts)))
+    empty = [answers[i].model_copy(update={"answer": "", "finished": bool(i)}) for i in (0, 1)]
+    rows = answer_confidence(one, prompts, [*empty, *answers[2:]], np.ones(len(prompts)))
     assert rows.shape == (6, 2)
     assert ((rows[:, 0] > 0) & (rows[:, 0] <= 1)).all()
 

@@ -11,12 +11,15 @@ from tunesmith.runs.run import Run
 def test_warnings_are_given_where_they_apply(tmp_path):
     ledger = Ledger(rows=9, kept=9, tokens=900, answer_tokens=90, longest=100, leaked=("train/1", "train/2"))
     made = trained(tmp_path / "lora", ledger=ledger, steps=8, stopped_early=True)
-    run = evaluated(tmp_path / "base", 3, rows=12, unfinished_answers=5, empty_answers=2)
+    run = evaluated(
+        tmp_path / "base", 3, rows=12, unfinished_answers=5, empty_answers=2, requests=96, cached_answers=80
+    )
     said = text(render([made, run]))
     assert "stopped early after step 8 of 20" in said
     assert "text of scored rows is in 2 of 9 training rows" in said
     assert "the length limit cut off 5 of 12 answers" in said
     assert "there is no text in 2 of 12 answers" in said
+    assert "80 of 96 requests were answered before" in said
     assert "rests on 12 rows only" in said
 
 

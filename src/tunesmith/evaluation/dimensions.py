@@ -104,12 +104,12 @@ def choice_confidence(prompts: Sequence[Prompt], answers: Sequence[Answer]) -> S
 def answer_confidence(model: Model, prompts: Sequence[Prompt], answers: Sequence[Answer], right: Stats) -> Stats:
     """Give [rows, 2]: the geometric mean of the probabilities of an answer's tokens, and whether it is right.
 
-    The stop token counts where the model wrote one, so that an empty answer has a confidence, too.
+    The stop token counts where the model wrote one; an answer without text has no other token.
     """
     wanted = []
     for prompt, answer in zip(prompts, answers, strict=True):
         ids = model.encoder.answer_ids(replace(prompt, answer=written(answer)))
-        wanted.append(Continuation(model.encoder.prompt_ids(prompt), ids if answer.finished else ids[:-1]))
+        wanted.append(Continuation(model.encoder.prompt_ids(prompt), ids if answer.finished else ids[:-1] or ids))
     likely = [math.exp(one.total / len(one.tokens)) for one in responses.loglikelihoods(model, wanted)]
     return np.stack([np.minimum(likely, 1.0), right], axis=1)
 

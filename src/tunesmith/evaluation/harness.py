@@ -6,7 +6,7 @@ moves back to the last boundary that both have), and a text is never given two
 beginnings. What moved and what had to be cut is counted, task by task.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,9 +17,11 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from tunesmith.errors import ConfigError, FitError
-from tunesmith.inference.generate import Generated, generate
+from tunesmith.inference import responses
+from tunesmith.inference.generate import Generated
+from tunesmith.inference.prefix import Ids
 from tunesmith.inference.sampling import Sampling
-from tunesmith.inference.score import Continuation, Ids, loglikelihoods
+from tunesmith.inference.score import Continuation
 from tunesmith.models.load import Model
 
 NEW_TOKENS = 256  # lm-eval's default, for tasks that name no limit
@@ -64,14 +66,15 @@ class Harness(LM):  # type: ignore[misc]
 
         Raises FitError where a continuation alone exceeds the model's context.
         """
-        asked = [self._pair(request) for request in requests]
-        found = loglikelihoods(self.model, asked, self.on_batch)
+        pairs = self.model.encoder.pairs([request.args[:2] for request in requests])
+        asked = [self._fits(request, *pair) for request, pair in zip(requests, pairs, strict=True)]
+        found = responses.loglikelihoods(self.model, asked, self.on_batch)
         return [(one.total, one.greedy) for one in found]
 
     def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
         """Give the log-likelihood in nats of whole texts, read in windows that predict each token once."""
         windows = [(i, window) for i, request in enumerate(requests) for window in self._windows(request)]
-        found = loglikelihoods(self.model, [window for _, window in windows])
+        found = responses.loglikelihoods(self.model, [window for _, window in windows])
         totals = [0.0] * len(requests)
         for (i, _), one in zip(windows, found, strict=True):
             totals[i] += one.total
@@ -85,21 +88,19 @@ class Harness(LM):  # type: ignore[misc]
 
     def generated(self, requests: Sequence[Any]) -> list[Generated]:
         """Give the answers with their tokens. Raises ConfigError for a way to generate that we do not have."""
-        by_limit: dict[int, list[tuple[int, str, Ids, Sampling]]] = defaultdict(list)
         times: Counter[str] = Counter()
-        for i, request in enumerate(requests):
-            new, sampling = self._sampling(request)
+        prompts, limits, sampling = [], [], []
+        for request in requests:
+            new, how = self._sampling(request)
             name = f"{request.task_name}/{request.doc_id}/{request.idx}"
             times[name] += 1  # a task that wants several draws repeats its request
-            by_limit[new].append((i, f"{name}/{times[name]}", self._prompt(request, new), sampling))
-        answers: dict[int, Generated] = {}
-        for new, group in by_limit.items():
-            places, names, prompts, sampling_of = zip(*group, strict=True)
-            made = generate(self.model, list(zip(names, prompts, strict=True)), new, self.on_batch, None, sampling_of)
-            answers.update(zip(places, made, strict=True))
+            prompts.append((f"{name}/{times[name]}", self._prompt(request, new)))
+            limits.append(new)
+            sampling.append(how)
+        answers = responses.generate(self.model, prompts, limits, self.on_batch, None, sampling)
         for i, request in enumerate(requests):
             self.counts.written[request.task_name] += len(answers[i].ids)
-        return [answers[i] for i in range(len(requests))]
+        return answers
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """Render a conversation as the model's chat template does.
@@ -125,11 +126,9 @@ class Harness(LM):  # type: ignore[misc]
         tokenizer: Any = self.model.encoder.tokenizer
         return str(tokenizer.chat_template) if chat_template else None
 
-    def _pair(self, request: Any) -> Continuation:
-        text, continuation = request.args[:2]
-        context, ids = self.model.encoder.pair(text, continuation)
+    def _fits(self, request: Any, context: Ids, ids: Ids) -> Continuation:
         self.counts.requests[request.task_name] += 1
-        self.counts.moved[request.task_name] += self._moved(text.rstrip(), context)
+        self.counts.moved[request.task_name] += self._moved(request.args[0].rstrip(), context)
         room = None if self._unlimited else int(self.model.context or 0) + 1 - len(ids)
         context = self._fitted(request, context, room)
         self.counts.read[request.task_name] += len(context) + len(ids)

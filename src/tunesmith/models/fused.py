@@ -176,7 +176,7 @@ class _LowRank(Function):
         ctx.save_for_backward(flat, noise, *tensors, *inners)
         ctx.settings = settings
         outputs = (_product(flat, layer, inner) for layer, inner in zip(layers, inners, strict=True))
-        return tuple(output.view(*x.shape[:-1], -1) for output in outputs)
+        return tuple(output.view(*x.shape[:-1], output.shape[-1]) for output in outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

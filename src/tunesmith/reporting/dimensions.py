@@ -186,9 +186,9 @@ def _missing(runs: Sequence[Run], told: Sequence[Mapping[str, Any]]) -> list[str
         for name, why in facts["undefined"].items():
             whose.setdefault((name, why), []).append(run.name)
     reasons: dict[tuple[str, tuple[str, ...]], dict[str, list[str]]] = {}
-    for (metric_name, why), names in whose.items():
+    for (metric_name, why), whole in whose.items():
         part, _, name = metric_name.partition("/")
-        named = reasons.setdefault((why, tuple(names)), {}).setdefault(part, [])
+        named = reasons.setdefault((why, tuple(whole)), {}).setdefault(part, [])
         named += [name.replace("_", " ")] if name else []
     lines = []
     for (why, which), parts in reasons.items():

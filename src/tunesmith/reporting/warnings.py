@@ -10,6 +10,7 @@ from tunesmith.runs.run import Run
 
 FEW_ROWS = 30  # below this an interval says little
 AGAIN = "Run it again in a new folder."
+SAME = "Run the same command again: it goes on where it stopped."
 GO_ON = "Go on with the same command and --resume, or run it again in a new folder."
 
 
@@ -29,7 +30,8 @@ def warnings(told: Gathered, ladders: Sequence[Ladder]) -> list[Warn]:
 def _of_run(name: str, run: Run) -> list[Warn]:
     taken = summary(run)
     if taken is None:
-        return [Warn(f"{name}: the run in {run.folder} has not come to its end.", GO_ON if run.trains else AGAIN)]
+        fix = {"train": GO_ON, "eval": SAME}.get(str(run.asked().get("verb")), AGAIN)
+        return [Warn(f"{name}: the run in {run.folder} has not come to its end.", fix)]
     stopped = [_stopped(name, taken)] if taken.stopped_early else []
     return [*stopped, *_of_steps(name, run), *_of_answers(name, run, taken), *_of_rows(name, run)]
 
