@@ -10,16 +10,16 @@ from tunesmith.data.rows import Source
 from tunesmith.data.task import Generation, Sources, Task
 from tunesmith.data.template import Template
 from tunesmith.errors import ConfigError, RunError
+from tunesmith.evaluation.answering import answer
 from tunesmith.evaluation.dimensions import answer_confidence, bias, choice_confidence
 from tunesmith.evaluation.evaluate import Question, evaluate
 from tunesmith.evaluation.helm import PERTURBED, helm
-from tunesmith.inference.generate import generate
 from tunesmith.metrics import metric
 from tunesmith.metrics.worst import worst
 from tunesmith.recipe import make_recipe
 from tunesmith.reporting.compare import compare
 from tunesmith.reporting.dimensions import differences, helm_table
-from tunesmith.runs.records import DIMENSIONS
+from tunesmith.runs.records import DIMENSIONS, Answer
 from tunesmith.runs.run import Run
 from tunesmith.training.train import train
 
@@ -135,18 +135,41 @@ def test_choices_are_calibrated_by_their_likelihood(tiny, tmp_path, kind):
     assert "robustness/accuracy" in found and "no value" in reasons["robustness/macro_f1"]
 
 
-def test_the_confidence_in_a_choice_does_not_depend_on_the_other_rows(model, tmp_path):
-    one, prompts = model("chat"), choosing(tmp_path).prompts("test")
-    assert np.allclose(choice_confidence(one, prompts)[3:4], choice_confidence(one, prompts[3:4]))
+def test_choices_are_answered_as_eval_answers_them(tiny, tmp_path):
+    question = Question(choosing(tmp_path))
+    run = helm(str(tiny("chat")), question, tmp_path / "run", (), ("lowercase",))
+    plain = evaluate(str(tiny("chat")), question, tmp_path / "eval")
+    assert run.answers("even") == plain.answers("even")
+    assert values(run)["calibration/accuracy"].value == pytest.approx(values(plain)["accuracy"].value)
+    mean = np.mean([answer.confidence for answer in plain.answers("even")])
+    assert values(run)["calibration/confidence"].value == pytest.approx(mean)
 
 
-def test_the_confidence_in_an_answer_is_the_mean_probability_of_its_tokens(model, tmp_path):
-    one = model("chat")
-    ids = [one.encoder.prompt_ids(prompt) for prompt in talks(tmp_path).prompts("test")]
-    written = generate(one, [(str(i), prompt) for i, prompt in enumerate(ids)], 3)
-    rows = answer_confidence(one, ids, written, np.ones(len(ids)))
+def test_tied_choices_share_the_credit(tmp_path):
+    prompts = choosing(tmp_path).prompts("test")[:2]
+    told = {"question": "", "prompt": "", "references": ("x",), "prompt_tokens": 1, "answer_tokens": 1,
+            "finished": True, "confidence": 0.5, "choices": ("yes", "no")}  # fmt: skip
+    answers = [Answer(id="c0", answer="no", tied=("yes", "no"), **told), Answer(id="c1", answer="no", **told)]
+    assert choice_confidence(prompts, answers).tolist() == [[0.5, 0.5], [0.5, 1.0]]
+
+
+@pytest.mark.parametrize("kind", ["chat", "base", "t5"])
+def test_the_confidence_in_an_answer_is_the_mean_probability_of_its_tokens(model, tmp_path, kind):
+    one, question = model(kind), Question(talks(tmp_path))
+    prompts = question.prompts()
+    answers = answer(one, question, prompts, lambda _: None)
+    empty = [answers[i].model_copy(update={"answer": "", "finished": bool(i)}) for i in (0, 1)]
+    rows = answer_confidence(one, prompts, [*empty, *answers[2:]], np.ones(len(prompts)))
     assert rows.shape == (6, 2)
-    assert ((rows[:, 0] > 1 / len(one.encoder.tokenizer)) & (rows[:, 0] <= 1)).all()
+    assert ((rows[:, 0] > 0) & (rows[:, 0] <= 1)).all()
+
+
+def test_kept_answers_are_taken_and_counted(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("TUNESMITH_RESPONSES", str(tmp_path / "kept.sqlite"))
+    question = Question(talks(tmp_path))
+    first, second = (helm(str(tiny("chat")), question, tmp_path / name, (), WAYS) for name in ("one", "two"))
+    assert second.summary().cached_answers == second.summary().requests > 0 == first.summary().cached_answers
+    assert first.answers("talks@names") == second.answers("talks@names")
 
 
 def test_a_task_that_tells_right_from_wrong_is_calibrated_by_its_answers(tiny, colours, tmp_path):
@@ -217,8 +240,7 @@ def test_the_examples_of_the_page_are_what_the_code_prints():
 @pytest.mark.parametrize("method", ["lora", "prompt_tuning"])
 def test_what_a_training_made_stands_beside_its_base(tiny, colours, colours_file, tmp_path, method):
     recipe = make_recipe({"model": str(tiny("chat")), "task": str(colours_file), "method": {"name": method}},
-                         ("length.max_tokens=128", "train.epochs=1", "limit.train=16", "limit.validation=2"),
-                         )  # fmt: skip
+                         ("length.max_tokens=128", "train.epochs=1", "limit.train=16"))  # fmt: skip
     made = train(recipe, tmp_path / "made")
     question = Question(colours, limit=4)
     before = helm(str(tiny("chat")), question, tmp_path / "before", (), ("uppercase",))

@@ -14,11 +14,10 @@ import numpy as np
 
 from tunesmith.data.rows import draw
 from tunesmith.data.template import Prompt
-from tunesmith.inference.generate import Generated, generate
-from tunesmith.inference.responses import loglikelihoods
+from tunesmith.inference import responses
+from tunesmith.inference.generate import generate
 from tunesmith.inference.score import Continuation
 from tunesmith.metrics import calibration as sure
-from tunesmith.metrics.choice import credit
 from tunesmith.metrics.fairness import (
     Groups,
     association_counts,
@@ -33,6 +32,7 @@ from tunesmith.metrics.interval import Interval, interval, interval_name
 from tunesmith.metrics.metric import Metric, Stats
 from tunesmith.metrics.toxicity import lexicon_toxicity
 from tunesmith.models.load import Model
+from tunesmith.runs.records import Answer
 
 Ids = tuple[int, ...]
 REQUESTS = 8  # timed one by one
@@ -89,39 +89,34 @@ def calibration(rows: Stats, how: str, seed: int) -> list[Finding]:
     ]
 
 
-def choice_confidence(model: Model, prompts: Sequence[Prompt]) -> Stats:
+def choice_confidence(prompts: Sequence[Prompt], answers: Sequence[Answer]) -> Stats:
     """Give [rows, 2]: the share of the likeliest choice among all choices, and whether it is the right one.
 
-    A share is the softmax of the choices' log-likelihoods, their stop token
-    included, so that no choice is the beginning of another. Tied choices share the credit.
+    Choices that share the first place share the credit.
     """
-    encoder = model.encoder
-    asked = [
-        Continuation(encoder.prompt_ids(prompt), encoder.answer_ids(replace(prompt, answer=choice)))
-        for prompt in prompts
-        for choice in prompt.choices
-    ]
-    scored = iter(one.total for one in loglikelihoods(model, asked))
     rows = []
-    for prompt in prompts:
-        scores = np.array([next(scored) for _ in prompt.choices])
-        shares = np.exp(scores - scores.max())
-        rows.append((1 / shares.sum(), credit(scores, prompt.choices.index(prompt.answer))))
-    return np.array(rows)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        first = answer.tied or (answer.answer,)
+        rows.append((answer.confidence, (prompt.answer in first) / len(first)))
+    return np.array(rows, dtype=np.float64)
 
 
-def answer_confidence(model: Model, asked: Sequence[Ids], made: Sequence[Generated], right: Stats) -> Stats:
+def answer_confidence(model: Model, prompts: Sequence[Prompt], answers: Sequence[Answer], right: Stats) -> Stats:
     """Give [rows, 2]: the geometric mean of the probabilities of an answer's tokens, and whether it is right.
 
-    The stop token counts where the answer has one, so that an empty answer has a confidence, too.
+    The stop token counts where the model wrote one; an answer without text has no other token.
     """
-    stop = model.encoder.stops[:1]
-    wanted = [
-        Continuation(ids, (*answer.ids, *(stop if answer.finished else ())))
-        for ids, answer in zip(asked, made, strict=True)
-    ]
-    likely = [math.exp(one.total / len(one.tokens)) for one in loglikelihoods(model, wanted)]
+    wanted = []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        ids = model.encoder.answer_ids(replace(prompt, answer=written(answer)))
+        wanted.append(Continuation(model.encoder.prompt_ids(prompt), ids if answer.finished else ids[:-1] or ids))
+    likely = [math.exp(one.total / len(one.tokens)) for one in responses.loglikelihoods(model, wanted)]
     return np.stack([np.minimum(likely, 1.0), right], axis=1)
+
+
+def written(answer: Answer) -> str:
+    """Give the whole text that the model wrote, also where only a part of it is marked."""
+    return answer.answer if answer.output is None else answer.output
 
 
 def bias(answers: Sequence[str], references: Sequence[str], seed: int) -> list[Finding]:

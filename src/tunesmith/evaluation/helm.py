@@ -9,20 +9,19 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from tunesmith.adapters.folder import Adapter, load_trained, trained
 from tunesmith.data.perturb import Kind, Perturbation, perturbation
 from tunesmith.data.template import Prompt
 from tunesmith.data.variants import perturbable, variants
-from tunesmith.evaluation.answering import Question, answer, requests
+from tunesmith.evaluation.answering import Question, answer, check, requests
 from tunesmith.evaluation.dimensions import (
     FEWEST,
     REQUESTS,
     UNMARKED,
     Finding,
     Found,
-    Ids,
     Missing,
     answer_confidence,
     bias,
@@ -31,6 +30,7 @@ from tunesmith.evaluation.dimensions import (
     efficiency,
     found,
     toxicity,
+    written,
 )
 from tunesmith.evaluation.evaluate import score_answers
 from tunesmith.inference import responses
@@ -41,13 +41,13 @@ from tunesmith.models import device
 from tunesmith.models.load import Model, find, load, load_encoder
 from tunesmith.models.provenance import provenance
 from tunesmith.reporting.dimensions import FILE
+from tunesmith.runs.lock import only_writer
 from tunesmith.runs.progress import Watch
 from tunesmith.runs.records import Answer, Score, Summary
-from tunesmith.runs.run import Run, vacant
+from tunesmith.runs.run import Run, begun, vacant
 
 PERTURBED = ("typos", "lowercase", "spaces", "contractions", "dialect", "gender", "names")
 ORIGINAL = ""
-Key = tuple[str, str]  # the name of a way to ask, and the id of a row
 
 
 @dataclass(frozen=True)
@@ -62,52 +62,44 @@ class Asked:
         yield from ((ORIGINAL, prompt) for prompt in self.prompts)
         yield from ((how.name, prompt) for how, several in self.ways.items() for prompt in several if prompt)
 
-    def complete(self) -> dict[str, list[Prompt]]:
-        """Give the questions of each way, as they are where it changes nothing."""
-        pairs = {how.name: zip(several, self.prompts, strict=True) for how, several in self.ways.items()}
-        return {ORIGINAL: self.prompts} | {way: [new or old for new, old in both] for way, both in pairs.items()}
-
     def changed(self, how: Perturbation) -> int:
         """Count the rows that a way changes."""
         return sum(prompt is not None for prompt in self.ways[how])
 
 
 def helm(
-    target: str, question: Question, folder: Path, command: Sequence[str] = (), perturbations: Sequence[str] = PERTURBED
+    target: str,
+    question: Question,
+    folder: Path,
+    command: Sequence[str] = (),
+    perturbations: Sequence[str] = PERTURBED,
+    fresh: bool = False,
 ) -> Run:
     """Measure the seven dimensions of a model, or of what a training run made; write the new run folder `folder`.
 
-    `target` is what `evaluate` takes. What cannot be measured on the task is
-    named in helm.json with the reason, never given a number. Raises TunesmithError.
+    `target` and `fresh` are those of `evaluate`, and so are the answers; what is
+    timed is always computed. What cannot be measured on the task is named in
+    helm.json with the reason, never given a number. Raises TunesmithError.
     """
-    vacant(folder)
+    if not begun(folder, "helm"):
+        vacant(folder)
     metrics = [metric(name, question.language) for name in question.task.metrics]
     asked = _ask(question, [perturbation(name) for name in dict.fromkeys(perturbations)])
+    check(question.task, asked.prompts, question.by)
     if asked.ways and not any(one.by_row for one in metrics):
         by_row(metrics[0])
     adapter = trained(Path(target))
     model = load_trained(adapter) if adapter else _load_base(target)
-    encoded = {(way, prompt.id): _encode(model, prompt) for way, prompt in asked.all()}
-    run = Run.create(folder, _recipe(target, adapter, model, question, asked))
-    run.write_json("provenance.json", provenance(model, question.task.provenance(), question.seed, command))
-    new = question.task.generation.max_new_tokens
-    device.reset_peak()
-    started = time.perf_counter()
-    prompts = [prompt for _, prompt in asked.all()]
-    watching = Watch("answer", requests(prompts, question.by))
-    with watching as watch, responses.counted() as count:
-        made = dict(zip(encoded, answer(model, question, prompts, watch.advance), strict=True))
-    seconds, most = time.perf_counter() - started, device.peak_bytes()
-    device.reset_peak()
-    timed = efficiency(
-        model, [(name, ids) for (way, name), ids in encoded.items() if way == ORIGINAL], new, question.seed
-    )
-    peak = device.peak_bytes()
-    marked = _mark(asked, made, metrics)
-    findings = [*_calibration(model, question, asked, marked), *_worst_cases(question, asked, marked, metrics),
-                *_written(question, asked, marked), *timed]  # fmt: skip
-    _write(run, question, asked, marked, findings, peak)
-    run.finish(_summary(model, made, count, seconds, max(most, peak)))
+    with only_writer(folder):
+        run = Run.begin(folder, _recipe(target, adapter, model, question, asked))
+        run.write_json("provenance.json", provenance(model, question.task.provenance(), question.seed, command))
+        with responses.counted("fresh" if fresh else "on") as count:
+            taken, marked = _answered(model, question, asked, metrics)
+            calibrated = _calibration(model, question, asked, marked)
+        timed, peak = _timed(model, question, asked)
+        findings = [*calibrated, *_worst_cases(question, asked, marked, metrics), *_written(question, asked, marked)]
+        _write(run, question, asked, marked, [*findings, *timed], peak)
+        run.finish(_summary(model, asked, marked, taken, count, peak))
     return run
 
 
@@ -117,6 +109,13 @@ class Marked:
 
     answers: list[Answer]
     stats: dict[str, Stats]
+
+
+class Taken(NamedTuple):
+    """What answering took: seconds, and the most memory in bytes."""
+
+    seconds: float
+    peak_bytes: int
 
 
 def _ask(question: Question, hows: Sequence[Perturbation]) -> Asked:
@@ -134,34 +133,46 @@ def _load_base(target: str) -> Model:
     return load(place, load_encoder(place))
 
 
-def _encode(model: Model, prompt: Prompt) -> Ids:
-    model.encoder.check_text(prompt)
-    return model.encoder.prompt_ids(prompt)
-
-
-def _mark(asked: Asked, made: Mapping[Key, Answer], metrics: Sequence[Metric]) -> dict[str, Marked]:
-    """Put the answers of each way together; a row that the way leaves as it is keeps its first answer."""
+def _answered(
+    model: Model, question: Question, asked: Asked, metrics: Sequence[Metric]
+) -> tuple[Taken, dict[str, Marked]]:
+    """Answer everything in one go; a row that a way leaves as it is keeps its first answer."""
+    keys = [(way, prompt.id) for way, prompt in asked.all()]
+    prompts = [prompt for _, prompt in asked.all()]
+    device.reset_peak()
+    started = time.perf_counter()
+    with Watch("answer", requests(prompts, question.by)) as watch:
+        made: dict[tuple[str, str], Answer] = dict(
+            zip(keys, answer(model, question, prompts, watch.advance), strict=True)
+        )
+    taken = Taken(time.perf_counter() - started, device.peak_bytes())
     marked = {}
-    for way, prompts in asked.complete().items():
-        keys = [(way, prompt.id) if (way, prompt.id) in made else (ORIGINAL, prompt.id) for prompt in prompts]
-        answers = [made[key] for key in keys]
+    for way in (ORIGINAL, *(how.name for how in asked.ways)):
+        answers = [made.get((way, prompt.id), made[ORIGINAL, prompt.id]) for prompt in asked.prompts]
         said, wanted = [one.answer for one in answers], [one.references for one in answers]
         marked[way] = Marked(answers, {one.name: one.stats(said, wanted) for one in metrics})
-    return marked
+    return taken, marked
+
+
+def _timed(model: Model, question: Question, asked: Asked) -> tuple[list[Finding], int]:
+    """Time single requests, and give the most memory they took in bytes."""
+    device.reset_peak()
+    encoded = [(prompt.id, model.encoder.prompt_ids(prompt)) for prompt in asked.prompts]
+    timed = efficiency(model, encoded, question.task.generation.max_new_tokens, question.seed)
+    return timed, device.peak_bytes()
 
 
 def _calibration(model: Model, question: Question, asked: Asked, marked: Mapping[str, Marked]) -> list[Finding]:
-    if all(prompt.choices for prompt in asked.prompts):
-        how = "confidence:softmax-over-choices-with-stop|correct:likeliest-choice-ties-shared"
-        return calibration(choice_confidence(model, asked.prompts), how, question.seed)
+    plain = marked[ORIGINAL]
+    if all(one.confidence is not None for one in plain.answers):
+        how = (
+            f"confidence:softmax-over-choices-with-stop|norm:{question.task.norm}|correct:likeliest-choice-ties-shared"
+        )
+        return calibration(choice_confidence(asked.prompts, plain.answers), how, question.seed)
     judge = next((name for name in question.task.metrics if metric(name, question.language).proportion), None)
     if judge is None:
         return [Missing("calibration", UNMARKED)]
-    plain = marked[ORIGINAL]
-    ids = [_encode(model, prompt) for prompt in asked.prompts]
-    named = [(prompt.id, one) for prompt, one in zip(asked.prompts, ids, strict=True)]
-    made = responses.generate(model, named, question.task.generation.max_new_tokens)  # the answers' tokens
-    rows = answer_confidence(model, ids, made, plain.stats[judge][:, 0])
+    rows = answer_confidence(model, asked.prompts, plain.answers, plain.stats[judge][:, 0])
     how = f"confidence:geometric-mean-of-token-probabilities-with-stop|correct:{judge}"
     return calibration(rows, how, question.seed)
 
@@ -214,7 +225,7 @@ def _written(question: Question, asked: Asked, marked: Mapping[str, Marked]) -> 
     if why:
         return [Missing("bias", why), Missing("toxicity", why)]
     answers = marked[ORIGINAL].answers
-    said, wanted = [one.answer for one in answers], [one.references for one in answers]
+    said, wanted = [written(one) for one in answers], [one.references for one in answers]
     return [*bias(said, [one[0] for one in wanted], question.seed), toxicity(said, wanted, question.seed)]
 
 
@@ -290,24 +301,32 @@ def _recipe(target: str, adapter: Adapter | None, model: Model, question: Questi
         "seed": question.seed,
         "metrics": list(question.task.metrics),
         "max_new_tokens": question.task.generation.max_new_tokens,
+        "by": question.by,
+        "extract": question.task.extract,
+        "norm": question.task.norm,
         "perturbations": [how.name for how in asked.ways],
     }
 
 
-def _summary(model: Model, made: Mapping[Key, Answer], count: responses.Count, seconds: float, peak: int) -> Summary:
+def _summary(
+    model: Model, asked: Asked, marked: Mapping[str, Marked], taken: Taken, count: responses.Count, peak: int
+) -> Summary:
     """Say what answering took, perturbed questions included; the requests timed after it are not counted."""
-    answers = [answer for (way, _), answer in made.items() if way == ORIGINAL]
-    written = sum(answer.answer_tokens for answer in made.values())
+    answers = marked[ORIGINAL].answers
+    each = [*answers, *(one for how, prompts in asked.ways.items()
+                        for one, prompt in zip(marked[how.name].answers, prompts, strict=True) if prompt)]  # fmt: skip
+    answer_tokens = sum(one.answer_tokens for one in each)
     return Summary(
-        tokens=sum(answer.prompt_tokens for answer in made.values()) + written,
-        answer_tokens=written,
-        seconds=seconds,
-        tokens_per_second=count.tokens / seconds,
-        peak_memory_bytes=peak,
+        tokens=sum(one.prompt_tokens for one in each) + answer_tokens,
+        answer_tokens=answer_tokens,
+        seconds=taken.seconds,
+        tokens_per_second=count.tokens / taken.seconds,
+        peak_memory_bytes=max(taken.peak_bytes, peak),
         total_parameters=model.parameters(),
-        prompt_tokens=sum(answer.prompt_tokens for answer in answers) / len(answers),
-        unfinished_answers=sum(not answer.finished for answer in answers),
-        empty_answers=sum(not answer.answer for answer in answers),
+        prompt_tokens=sum(one.prompt_tokens for one in answers) / len(answers),
+        unfinished_answers=sum(not one.finished for one in answers),
+        empty_answers=sum(not written(one) for one in answers),
+        tied_answers=sum(bool(one.tied) for one in answers),
         requests=count.asked,
         cached_answers=count.cached,
     )

@@ -15,7 +15,7 @@ from tunesmith.runs.records import DIMENSIONS, Answer, Score
 from tunesmith.runs.run import Run
 
 FILE = "helm.json"
-SAME = ("task", "split", "limit", "seed", "shots", "template", "perturbations")
+SAME = ("task", "split", "limit", "seed", "shots", "template", "by", "perturbations")
 EXPLAINED = {
     "accuracy": "the task's own metrics",
     "calibration": "whether the model is right as often as it is sure",
@@ -44,9 +44,9 @@ def helm_table(runs: Sequence[Run]) -> str:
     columns = [_column(run, facts) for run, facts in zip(runs, told, strict=True)]
     keys = list(dict.fromkeys(key for column in columns for key in column))
     titles = _titles(runs)
-    for run, title in list(zip(runs, titles, strict=True))[1:]:
+    for run in runs[1:]:
         columns.append({key: _signed(*found[:3]) for key, found in differences(runs[0], run).items()})
-        titles.append(f"{title} - {titles[0]}")
+        titles.append(f"{run.name} - {runs[0].name}")
     lines: list[list[str]] = [[_asked(runs[0])], ["", *titles]]
     for part in DIMENSIONS:
         lines.append([f"{part}: {EXPLAINED[part]}"])
@@ -191,9 +191,9 @@ def _missing(runs: Sequence[Run], told: Sequence[Mapping[str, Any]]) -> list[str
         named = reasons.setdefault((why, tuple(whole)), {}).setdefault(part, [])
         named += [name.replace("_", " ")] if name else []
     lines = []
-    for (why, names), parts in reasons.items():
+    for (why, which), parts in reasons.items():
         what = "; ".join(f"{part} ({', '.join(named)})" if named else part for part, named in parts.items())
-        lines.append(f"  {what}{'' if len(names) == len(runs) else ' in ' + ', '.join(names)}: {why}")
+        lines.append(f"  {what}{'' if len(which) == len(runs) else ' in ' + ', '.join(which)}: {why}")
     return ["without a number:", *lines] if lines else []
 
 
