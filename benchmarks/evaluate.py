@@ -11,8 +11,8 @@ Cases:
 
 Both sides get the same requests in the same process layout: each measurement is a process of its own that loads the
 model, takes its requests, and is timed from the first text to the last answer, tokenising included. lm-eval's HF
-backend and transformers' `generate` are given several batch sizes, and the best of each counts. `continuous` is
-transformers' continuous batching; on a processor it is slow, and gets fewer prompts (`--few`). Peak memory is the
+backend and transformers' `generate` are tried with several batch sizes on `--few` questions, and the best of each counts.
+`continuous` is transformers' continuous batching; on a processor it is slow, and gets the few only. Peak memory is the
 process's, model and libraries included. Nothing is kept or taken from a cache. Results go to
 `results/evaluate-<processor>.json`.
 """
@@ -49,17 +49,18 @@ def main() -> None:
     path = HERE / "results" / f"evaluate-{name}.json"
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     for case in asked.only.split(","):
-        found[case] = {}
+        tried: dict[str, Any] = {}
         best: dict[str, int] = {}
-        for number in range(asked.rounds):
-            for engine, sizes in ENGINES[case].items():
-                # The first round tries all batch sizes, later ones the best.
-                for size in sizes if engine not in best else [best[engine]]:
-                    told = measured(asked, case, engine, size)
-                    print(case, number, engine, size, told, file=sys.stderr, flush=True)
-                    found[case].setdefault(engine, {}).setdefault(str(size), []).append(told)
-                    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-                best[engine] = min(sizes, key=lambda size: seconds(found[case][engine].get(str(size), [])))
+        for engine, sizes in ENGINES[case].items():
+            for size in sizes if len(sizes) > 1 or engine == "continuous" else []:
+                tried.setdefault(engine, {})[size] = measured(asked, case, (engine, size), asked.few)
+            best[engine] = min(sizes, key=lambda size, of=tried.get(engine): seconds([of[size]]) if of else 0)
+        found[case] = {"batch": best, "tried": tried, "rounds": {engine: [] for engine in best}}
+        for _ in range(asked.rounds):
+            for engine, size in best.items():
+                if engine != "continuous":
+                    found[case]["rounds"][engine].append(measured(asked, case, (engine, size), asked.n))
+                path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(table(found))
 
 
@@ -68,26 +69,22 @@ def options() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--only", default=",".join(ENGINES), help="cases, separated by commas")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--questions", type=int, default=120, help="of MMLU and of BIG-Bench Hard")
-    parser.add_argument("--prompts", type=int, default=200)
-    parser.add_argument("--few", type=int, default=16, help="prompts for continuous batching")
+    parser.add_argument("--n", type=int, default=200, help="questions or prompts")
+    parser.add_argument("--few", type=int, default=32, help="of them to find the best batch size, and for continuous")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def measured(asked: argparse.Namespace, case: str, engine: str, size: int) -> dict[str, Any]:
-    """Run one measurement in a process of its own."""
-    command = [sys.executable, __file__, "--one", f"{case}/{engine}/{size}", "--data", str(asked.data)]
-    command += [
-        "--questions",
-        str(asked.questions),
-        "--prompts",
-        str(asked.few if engine == "continuous" else asked.prompts),
-    ]
+def measured(asked: argparse.Namespace, case: str, how: tuple[str, int], n: int) -> dict[str, Any]:
+    """Run one measurement of `n` questions in a process of its own."""
+    engine, size = how
+    command = [sys.executable, __file__, "--one", f"{case}/{engine}/{size}", "--data", str(asked.data), "--n", str(n)]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode:
         raise SystemExit(made.stderr[-2000:])
-    return dict(json.loads(made.stdout.splitlines()[-1]))
+    told = dict(json.loads(made.stdout.splitlines()[-1]))
+    print(case, engine, size, f"{told['n']} in {told['seconds']:.1f} s", file=sys.stderr, flush=True)
+    return told
 
 
 def one(asked: argparse.Namespace) -> dict[str, Any]:
@@ -106,7 +103,7 @@ def scored(asked: argparse.Namespace, case: str, engine: str, size: int) -> dict
     from tunesmith.inference import responses
 
     tasks = [f"mmlu_{name}" for name in SUBJECTS] if case == "mmlu" else [f"leaderboard_bbh_{name}" for name in TASKS]
-    limit = asked.questions // len(tasks)
+    limit = -(-asked.n // len(tasks))
     manager = lmtasks.index()
     plans = [
         benching.plan(manager, name, Bench((name,), 5 if case == "mmlu" else 3, limit, asked.data)) for name in tasks
@@ -133,7 +130,7 @@ def generated(asked: argparse.Namespace, drawn: bool, engine: str, size: int) ->
     from tunesmith.inference.generate import generate
 
     model = ours()
-    prompts = dialogues(asked.data).prompts("validation", 3, 0, None, asked.prompts)
+    prompts = dialogues(asked.data).prompts("validation", 3, 0, None, asked.n)
     if not drawn:
         prompts = [prompt.with_shots(prompts[0].shots) for prompt in prompts]
     began = time.perf_counter()
@@ -234,19 +231,15 @@ def seconds(rounds: list[dict[str, Any]]) -> float:
 
 def table(found: dict[str, Any]) -> str:
     """Write seconds per question, how many times faster ours is, and peak memory."""
-    lines = [
-        "| case | engine | batch | seconds per question | tunesmith is faster by | peak GB |",
-        "|---|---|---|---|---|---|",
-    ]
-    for case, engines in found.items():
-        base = seconds(engines["tunesmith"]["0"])
-        for engine, sizes in engines.items():
-            for size, rounds in sizes.items():
-                took, most = seconds(rounds), max(one["peak_bytes"] for one in rounds) / 1e9
-                beside = "" if engine == "tunesmith" else f"{took / base:.1f}"
-                lines.append(
-                    f"| {case} | {engine} | {size if size != '0' else ''} | {took:.3f} | {beside} | {most:.1f} |"
-                )
+    titles = ("case", "engine", "batch", "questions", "seconds each", "tunesmith is faster by", "peak GB")
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for case, told in found.items():
+        for engine, size in told["batch"].items():
+            rounds = told["rounds"][engine] or list(told["tried"][engine].values())
+            took, most = seconds(rounds), max(one["peak_bytes"] for one in rounds) / 1e9
+            faster = "" if engine == "tunesmith" else f"{took / seconds(told['rounds']['tunesmith']):.1f}"
+            cells = (case, engine, str(size or ""), str(rounds[0]["n"]), f"{took:.3f}", faster, f"{most:.1f}")
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
