@@ -11,7 +11,7 @@ Cases:
 
 Both sides get the same requests in the same process layout: each measurement is a process of its own that loads the
 model, takes its requests, and is timed from the first text to the last answer, tokenising included. lm-eval's HF
-backend and transformers' `generate` are tried with several batch sizes on `--few` questions, and the best of each counts.
+backend and transformers' `generate` are tried with several batch sizes on `--few` questions; the best of each counts.
 `continuous` is transformers' continuous batching; on a processor it is slow, and gets the few only. Peak memory is the
 process's, model and libraries included. Nothing is kept or taken from a cache. Results go to
 `results/evaluate-<processor>.json`.
@@ -54,7 +54,7 @@ def main() -> None:
         for engine, sizes in ENGINES[case].items():
             for size in sizes if len(sizes) > 1 or engine == "continuous" else []:
                 tried.setdefault(engine, {})[size] = measured(asked, case, (engine, size), asked.few)
-            best[engine] = min(sizes, key=lambda size, of=tried.get(engine): seconds([of[size]]) if of else 0)
+            best[engine] = min(tried.get(engine, {0: {}}).items(), key=lambda pair: seconds([pair[1]]))[0]
         found[case] = {"batch": best, "tried": tried, "rounds": {engine: [] for engine in best}}
         for _ in range(asked.rounds):
             for engine, size in best.items():
@@ -226,7 +226,8 @@ def peak() -> int:
 
 
 def seconds(rounds: list[dict[str, Any]]) -> float:
-    return statistics.median(one["seconds"] / one["n"] for one in rounds) if rounds else float("inf")
+    """Give the median of the seconds per question; 0 where nothing was tried."""
+    return statistics.median(one.get("seconds", 0) / one.get("n", 1) for one in rounds)
 
 
 def table(found: dict[str, Any]) -> str:

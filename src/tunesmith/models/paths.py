@@ -16,11 +16,12 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from tunesmith.errors import ModelError
-from tunesmith.models.attention import attend_rows, block_rows, no_mask, refuse_others
+from tunesmith.models.attention import attend_rows, no_mask, refuse_others
 from tunesmith.models.virtual import Prefix, prefix_of
 
 PATHS = "paths"
 TOGETHER = 128  # tokens of short segments that are attended together
+BLOCK = 256  # queries of a long one: a block's keys end with it, so that little of the future is computed
 
 
 class Along(Protocol):
@@ -39,20 +40,26 @@ class Store(Protocol):
         ...
 
 
-class Stretch(NamedTuple):
-    """Queries `low` to `high` of a pass, attended together.
+class Block(NamedTuple):
+    """Queries `low` to `high` of a pass; `bias` [queries, columns] is minus infinity where one sees no column."""
 
-    Their keys go behind the `start` columns of the path that lies ready.
-    `bias` [queries, columns] is minus infinity where a query does not see one of the
-    last columns; None for a single segment. `stay` are the columns that the path after this goes through,
-    from column `base` on. `ends` are the columns of whole paths that end here, with the rows they are stored for.
+    low: int
+    high: int
+    bias: Tensor
+
+
+class Stretch(NamedTuple):
+    """Queries `low` to `high` of a pass, whose keys go behind the `start` columns of the path that lies ready.
+
+    `stay` are the columns that the path after this goes through from column `base` on; None if it is as it lies.
+    `ends` are the columns of whole paths that end here, with the rows they are stored for.
     """
 
     low: int
     high: int
     start: int
+    blocks: tuple[Block, ...]
     base: int = 0
-    bias: Tensor | None = None
     stay: Tensor | None = None
     ends: tuple[tuple[Tensor, tuple[int, ...]], ...] = ()
 
@@ -92,7 +99,10 @@ class Paths:
             end = stretch.start + stretch.high - stretch.low
             keys[:, stretch.start : end] = key[rows].transpose(0, 1)
             values[:, stretch.start : end] = value[rows].transpose(0, 1)
-            self._stretch(stretch, query, (keys, values), scale, output)
+            for block in stretch.blocks:
+                seen = slice(0, block.bias.shape[1])
+                queries = query[block.low : block.high]
+                output[block.low : block.high] = attend_rows(queries, keys[:, seen], values[:, seen], scale, block.bias)
             if self._store is not None:
                 for columns, to in stretch.ends:
                     for row in to:
@@ -102,16 +112,6 @@ class Paths:
                 keys[:, stretch.base : n] = keys[:, stretch.stay]
                 values[:, stretch.base : n] = values[:, stretch.stay]
         return output
-
-    @staticmethod
-    def _stretch(stretch: Stretch, query: Tensor, kept: tuple[Tensor, Tensor], scale: float, output: Tensor) -> None:
-        size = block_rows(query.dtype)
-        for low in range(stretch.low, stretch.high, size):
-            high = min(low + size, stretch.high)
-            columns = stretch.start + high - stretch.low
-            bias = None if stretch.bias is None else stretch.bias[low - stretch.low : high - stretch.low]
-            keys, values = (tensor[:, :columns] for tensor in kept)
-            attend_rows(query[low:high], keys, values, scale, bias, output[low:high])
 
     def _with_prefix(self, prefix: Prefix | None, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Put the keys and values of a trained prefix where its virtual tokens are: at the first depths."""
@@ -145,42 +145,59 @@ def stretches(
         room -= length
     found, low = [], 0
     for group in groups:
-        found.append(_stretch(segments, group, low, leaving))
+        made = _alone if len(group) == 1 else _together
+        found.append(_on(made(segments, group, low, leaving), dtype, device))
         low = found[-1].high
-    return [_on(stretch, dtype, device) for stretch in found]
+    return found
 
 
-def _stretch(
-    segments: Sequence[tuple[int, int]], group: Sequence[int], low: int, leaving: Mapping[int, tuple[int, ...]]
-) -> Stretch:
+Segments = Sequence[tuple[int, int]]
+Leaving = Mapping[int, tuple[int, ...]]
+
+
+def _alone(segments: Segments, group: Sequence[int], low: int, leaving: Leaving) -> Stretch:
+    """Let a segment see the path before it and itself, in blocks, each up to its own end."""
+    (length, start), (number,) = segments[group[0]], group
+    blocks = []
+    for first in range(0, length, BLOCK):
+        last = min(first + BLOCK, length)
+        columns = torch.arange(start + last)
+        hidden = columns[None] > start + torch.arange(first, last)[:, None]
+        blocks.append(Block(low + first, low + last, hidden))
+    ends = ((torch.arange(start + length), leaving[number]),) if number in leaving else ()
+    return Stretch(low, low + length, start, tuple(blocks), ends=ends)
+
+
+def _together(segments: Segments, group: Sequence[int], low: int, leaving: Leaving) -> Stretch:
     """Lay segments side by side behind the path of the first; each sees only what is on its own path."""
-    ready, base = segments[group[0]][1], min(segments[i][1] for i in group)
+    ready = segments[group[0]][1]
     tokens = sum(segments[i][0] for i in group)
-    seen = torch.zeros(tokens, ready - base + tokens, dtype=torch.bool)
-    path = torch.arange(base, ready)  # the columns of the current path, from depth `base` on
+    seen = torch.zeros(tokens, ready + tokens, dtype=torch.bool)
+    path = torch.arange(ready)  # the columns of the current path
     ends = []
     row = 0
     for i in group:
         length, start = segments[i]
         own = torch.arange(ready + row, ready + row + length)
-        path = torch.cat([path[: start - base], own])
-        seen[row : row + length, path[: start - base] - base] = True
-        seen[row : row + length, own - base] = torch.ones(length, length, dtype=torch.bool).tril()
+        path = torch.cat([path[:start], own])
+        seen[row : row + length, path[:start]] = True
+        seen[row : row + length, own] = torch.ones(length, length, dtype=torch.bool).tril()
         row += length
         if i in leaving:
-            ends.append((torch.cat([torch.arange(base), path]), leaving[i]))
-    alone = len(group) == 1
-    return Stretch(low, low + tokens, ready, base, None if alone else ~seen, None if alone else path, tuple(ends))
+            ends.append((path, leaving[i]))
+    base = min(segments[i][1] for i in group)
+    return Stretch(low, low + tokens, ready, (Block(low, low + tokens, ~seen),), base, path[base:], tuple(ends))
 
 
 def _on(stretch: Stretch, dtype: torch.dtype, device: torch.device) -> Stretch:
-    """Turn what is hidden into a bias, and put all onto the device."""
-    hidden, stay = stretch.bias, stretch.stay
+    """Turn what is hidden into biases, and put all onto the device."""
+    blocks = tuple(
+        block._replace(bias=torch.zeros(block.bias.shape, dtype=dtype).masked_fill_(block.bias, -torch.inf).to(device))
+        for block in stretch.blocks
+    )
+    stay = None if stretch.stay is None else stretch.stay.to(device)
     ends = tuple((columns.to(device), rows) for columns, rows in stretch.ends)
-    if hidden is None or stay is None:
-        return stretch._replace(ends=ends)
-    bias = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))
-    return stretch._replace(bias=bias.to(device), stay=stay.to(device), ends=ends)
+    return stretch._replace(blocks=blocks, stay=stay, ends=ends)
 
 
 def path_attention(  # noqa: PLR0913, PLR0917 - the signature is transformers'
