@@ -163,7 +163,7 @@ def bench(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
     if not names:
         raise ConfigError(f"bench {model}: names one thing", fix="tunesmith bench NAME... MODEL --out RUN")
     if names == ["helm"]:
-        _helm(model, task, out, (shots or 0, limit, seed))
+        _helm(model, task, out, (shots or 0, limit, seed), fresh)
         return
     asked = Bench(tuple(names), shots, limit, data, seed, chat, dtype, fresh)
     for line in table(run_bench(model, asked, out, _command())):
@@ -237,6 +237,11 @@ def compare(
     if len(runs) < 2:
         raise ConfigError("compare needs at least two runs", fix="tunesmith compare RUN RUN")
     first, *others = (Run.open(folder) for folder in runs)
+    if all(run.asked().get("verb") == "helm" for run in (first, *others)):
+        from tunesmith.reporting.dimensions import helm_table
+
+        typer.echo(helm_table([first, *others]))
+        return
     for other in others:
         typer.echo(f"{other.folder} ({label(other)}) against {first.folder} ({label(first)})")
         for found in compare_runs(first, other):
@@ -326,7 +331,7 @@ def _command() -> list[str]:
     return ["tunesmith", *sys.argv[1:]]
 
 
-def _helm(model: str, task: str | None, out: Path, drawn: tuple[int, int | None, int]) -> None:
+def _helm(model: str, task: str | None, out: Path, drawn: tuple[int, int | None, int], fresh: bool) -> None:
     from tunesmith.data.task import load_task
     from tunesmith.evaluation.answering import Question
     from tunesmith.evaluation.helm import helm
@@ -335,7 +340,7 @@ def _helm(model: str, task: str | None, out: Path, drawn: tuple[int, int | None,
     if task is None:
         raise ConfigError("helm measures a model on a task, and none is named", fix="add --task demo, or a task file")
     shots, limit, seed = drawn
-    run = helm(model, Question(load_task(task), shots=shots, limit=limit, seed=seed), out, _command())
+    run = helm(model, Question(load_task(task), shots=shots, limit=limit, seed=seed), out, _command(), fresh=fresh)
     typer.echo(helm_table([run]))
     typer.echo(f"answers and scores: {out}")
 

@@ -24,9 +24,11 @@ from tunesmith.evaluation.benchmarks import SUITES, Bench, bench, read_direct, t
 from tunesmith.evaluation.harness import Harness
 from tunesmith.evaluation.lmtasks import Asked, limited
 from tunesmith.evaluation.tally import average, averaged, marks_of, shares
-from tunesmith.metrics.interval import Interval, combined, wilson
+from tunesmith.metrics.interval import Interval, combined, mcnemar, wilson
 from tunesmith.models.load import find, load, load_encoder
 from tunesmith.recipe import make_recipe
+from tunesmith.reporting.compare import compare
+from tunesmith.runs.run import Run
 from tunesmith.training.train import train
 
 
@@ -299,6 +301,24 @@ def test_what_a_training_made_is_asked_with_its_adapter(tiny, colours_file, file
     assert (run.asked()["method"], run.asked()["model"]) == (method, str(tiny("base")))
     assert run.choices("rte")[0].log_likelihoods != base.choices("rte")[0].log_likelihoods
     assert run.choices("rte")[0].prompt == base.choices("rte")[0].prompt
+
+
+def test_what_tuning_changed_is_told_question_by_question(tiny, files, tmp_path, monkeypatch, capsys):
+    for name, kind in (("before", "base"), ("after", "neox")):
+        bench(str(tiny(kind)), Bench(("mmlu",), shots=1, data=files), tmp_path / name)
+    before, after = (Run.open(tmp_path / name) for name in ("before", "after"))
+    (found,) = compare(before, after)
+    right = [
+        [one.marks["acc"] for task in run.protocols() for one in run.choices(task.task)] for run in (before, after)
+    ]
+    assert (found.a, found.b, found.n) == (*map(np.mean, right), len(right[0]))
+    assert found.p == mcnemar(*(np.array(side) > 0 for side in right))
+    code, out, _ = call(monkeypatch, capsys, "compare", tmp_path / "before", tmp_path / "after")
+    assert code == 0
+    assert "accuracy" in out
+    bench(str(tiny("base")), Bench(("mmlu",), shots=0, data=files), tmp_path / "other")
+    with pytest.raises(RunError, match="differently"):
+        compare(before, Run.open(tmp_path / "other"))
 
 
 def mistakes(files):

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tunesmith.config import Record
 from tunesmith.errors import RunError
 from tunesmith.metrics import LOWER_IS_BETTER, metric
@@ -78,12 +81,43 @@ def language(run: Run) -> str:
 def compare(a: Run, b: Run) -> list[Comparison]:
     """Compare run `b` with run `a` on every task and metric that both have.
 
-    Raises RunError if they answered no common task, or different rows of one.
+    Of benchmarks that are choices, the questions of all tasks that were asked
+    by one protocol are compared together. Raises RunError if they answered no
+    common task, or different rows of one.
     """
     tasks = [task for task in a.tasks() if task in b.tasks()]
-    if not tasks:
+    chosen = _compare_choices(a, b)
+    if not tasks and not chosen:
         raise RunError(f"{a.folder} and {b.folder} answered no common task", fix="evaluate both on the same task")
-    return [found for task in tasks for found in _compare_task(a, b, task)]
+    return [*chosen, *(found for task in tasks for found in _compare_task(a, b, task))]
+
+
+def _compare_choices(a: Run, b: Run) -> list[Comparison]:
+    """Compare the shares of questions whose likeliest choice is right (McNemar), protocol by protocol."""
+    theirs = {one.task: one for one in b.protocols()}
+    rows: dict[str, list[tuple[float, float]]] = {}
+    for one in a.protocols():
+        if one.task in theirs and a.choices(one.task):
+            if one.prompts != theirs[one.task].prompts:
+                raise RunError(
+                    f"{a.folder} and {b.folder} were asked '{one.task}' differently",
+                    fix="ask both with the same --shots, --limit, --seed and --chat",
+                )
+            rows.setdefault(one.name, []).extend(_right(a, b, one.task))
+    return [_of_rows(name, np.array(pairs)) for name, pairs in rows.items() if pairs]
+
+
+def _right(a: Run, b: Run, task: str) -> list[tuple[float, float]]:
+    """Give for each question whether each run chose right; both were asked the same ones, in the same order."""
+    pairs = zip(a.choices(task), b.choices(task), strict=True)
+    return [(one.marks["acc"], other.marks["acc"]) for one, other in pairs if "acc" in one.marks]
+
+
+def _of_rows(name: str, right: NDArray[np.float64]) -> Comparison:
+    before, after = right[:, :1], right[:, 1:]
+    found = paired(metric("accuracy"), before, after)
+    values = {"a": float(before.mean()), "b": float(after.mean())}
+    return Comparison(task=name, metric="accuracy", **values, **found._asdict(), n=len(right))
 
 
 def _compare_task(a: Run, b: Run, task: str) -> list[Comparison]:
