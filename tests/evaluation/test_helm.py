@@ -135,18 +135,20 @@ def test_choices_are_calibrated_by_their_likelihood(tiny, tmp_path, kind):
     assert "robustness/accuracy" in found and "no value" in reasons["robustness/macro_f1"]
 
 
+NUMBERS = {"log_likelihoods", "confidence"}
+
+
 def test_choices_are_answered_as_eval_answers_them(tiny, tmp_path):
     question = Question(choosing(tmp_path))
     run = helm(str(tiny("chat")), question, tmp_path / "run", (), ("lowercase",))
     plain = evaluate(str(tiny("chat")), question, tmp_path / "eval")
-    # The network may be in bf16, where the rows read beside them can move the last digit.
     pairs = list(zip(run.answers("even"), plain.answers("even"), strict=True))
-    assert all(a.log_likelihoods == pytest.approx(b.log_likelihoods, abs=0.2) for a, b in pairs)
-    moved = {"log_likelihoods", "confidence", "answer", "answer_tokens", "tied"}
-    assert all(a.model_dump(exclude=moved) == b.model_dump(exclude=moved) for a, b in pairs)
+    # The last digit may move with the questions that are read beside them.
+    assert all(a.log_likelihoods == pytest.approx(b.log_likelihoods, abs=1e-3) for a, b in pairs)
+    assert all(a.model_dump(exclude=NUMBERS) == b.model_dump(exclude=NUMBERS) for a, b in pairs)
     assert values(run)["calibration/accuracy"].value == pytest.approx(values(plain)["accuracy"].value)
     mean = np.mean([answer.confidence for answer in plain.answers("even")])
-    assert values(run)["calibration/confidence"].value == pytest.approx(mean)
+    assert values(run)["calibration/confidence"].value == pytest.approx(mean, abs=1e-3)
 
 
 def test_tied_choices_share_the_credit(tmp_path):
