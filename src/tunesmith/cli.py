@@ -102,6 +102,9 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each parameter is an option of the com
         str,
         typer.Option("--by", help="likelihood of the task's choices, generation, or auto: the first if it has any."),
     ] = "auto",
+    same_shots: Annotated[
+        bool, typer.Option("--same-shots", help="Show every question the same examples: several times faster.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Compute every answer, also those kept from before.")] = False,
 ) -> None:
     """Answer the questions of a split, and score the answers."""
@@ -111,7 +114,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each parameter is an option of the com
     from tunesmith.names import pick
 
     way = pick({one: one for one in get_args(By)}, by, "way to answer")
-    question = Question(load_task(task), split_named(split), shots, template, limit, seed, way)
+    question = Question(load_task(task), split_named(split), shots, template, limit, seed, way, same_shots)
     run = run_evaluation(model, question, out, _command(), strength, fresh)
     for score in run.scores():
         typer.echo(f"{score.metric:<12} {score.value:.4f}  [{score.low:.4f}, {score.high:.4f}]  n={score.n}")

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.test_cli import call
-from tunesmith.errors import RunError
+from tunesmith.errors import ConfigError, RunError
 from tunesmith.evaluation.evaluate import Question, evaluate
 from tunesmith.runs.records import Answer
 
@@ -97,3 +97,16 @@ def test_an_answer_written_by_an_older_version_is_read():
     old = {"id": "1", "question": "q", "prompt": "p", "answer": "a", "references": ["a"], "prompt_tokens": 1}
     line = json.dumps({**old, "answer_tokens": 1, "finished": True})
     assert Answer.model_validate_json(line).answer == "a"
+
+
+def test_the_same_examples_for_all_questions_depend_on_the_seed_alone(colours):
+    prompts = Question(colours, shots=3, same_shots=True).prompts()
+    assert len({prompt.shots for prompt in prompts}) == 1
+    assert len(prompts[0].shots) == 3
+    assert Question(colours, shots=3, same_shots=True, limit=2).prompts()[0].shots == prompts[0].shots
+    assert Question(colours, shots=3, same_shots=True, seed=1).prompts()[0].shots != prompts[0].shots
+    own = Question(colours, shots=3).prompts()
+    assert len({prompt.shots for prompt in own}) > 1
+    assert [prompt.question for prompt in own] == [prompt.question for prompt in prompts]
+    with pytest.raises(ConfigError, match="their own answers"):
+        Question(colours, split="train", shots=3, same_shots=True).prompts()

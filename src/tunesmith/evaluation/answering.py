@@ -12,8 +12,9 @@ import numpy as np
 
 from tunesmith.data.encode import Encoder
 from tunesmith.data.rows import draw
+from tunesmith.data.shots import pick_shots
 from tunesmith.data.task import Split, Task
-from tunesmith.data.template import Prompt
+from tunesmith.data.template import Prompt, Shot
 from tunesmith.errors import ConfigError
 from tunesmith.inference import responses
 from tunesmith.inference.score import Continuation
@@ -34,7 +35,11 @@ def by_likelihood(prompt: Prompt, by: By) -> bool:
 
 @dataclass(frozen=True)
 class Question:
-    """What to evaluate: which rows of a task, asked how, answered by what."""
+    """What to evaluate: which rows of a task, asked how, answered by what.
+
+    `same_shots` shows every question the same examples, drawn from the seed alone: what all prompts then begin
+    with is read once. Otherwise each question has examples of its own, drawn from the seed and its id.
+    """
 
     task: Task
     split: Split = "test"
@@ -43,10 +48,25 @@ class Question:
     limit: int | None = None
     seed: int = 0
     by: By = "auto"
+    same_shots: bool = False
 
     def prompts(self) -> list[Prompt]:
-        """Render the questions. Raises DataError."""
-        return self.task.prompts(self.split, self.shots, self.seed, self.template, self.limit)
+        """Render the questions. Raises DataError, ConfigError for the same shots on the split they are taken from."""
+        if not (self.same_shots and self.shots):
+            return self.task.prompts(self.split, self.shots, self.seed, self.template, self.limit)
+        if self.split == "train":
+            raise ConfigError(
+                "the same shots for all would show some training rows their own answers",
+                fix="evaluate another split, or leave --same-shots out",
+            )
+        shown = [Shot(one.question, one.answer) for one in self._examples()]
+        prompts = self.task.prompts(self.split, 0, self.seed, self.template, self.limit)
+        return [prompt.with_shots(shown) for prompt in prompts]
+
+    def _examples(self) -> list[Prompt]:
+        named = self.template not in (None, "any")
+        wording = self.task.template(str(self.template)) if named else self.task.templates[0]
+        return [wording.render(row) for row in pick_shots(self.task.rows("train"), "", self.shots, self.seed)]
 
     @property
     def language(self) -> str:

@@ -121,6 +121,7 @@ def _asked(
         "task": question.task.name,
         "split": question.split,
         "shots": question.shots,
+        "same_shots": question.same_shots,
         "template": prompts[0].template,
         "language": question.language,
         "limit": question.limit,
