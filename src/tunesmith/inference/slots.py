@@ -25,6 +25,7 @@ class Slots:
         self._common: dict[int, tuple[Tensor, Tensor]] = {}  # [groups, width, shared], [groups, shared, width]
         self._end = 0
         self._lengths: list[int] = []
+        self._columns = slice(0, 0)  # those that are attended to, with their bias [rows, columns]
         self._bias = torch.empty(0)
 
     def __len__(self) -> int:
@@ -72,9 +73,12 @@ class Slots:
             self._move(max(self._lengths))
         self._end += 1
         self._lengths = [length + 1 for length in self._lengths]
-        columns = max(self._lengths)
-        starts = columns - torch.tensor(self._lengths)
-        hidden = torch.arange(columns)[None] < starts[:, None]
+        used = max(self._lengths)
+        # A product reads whole buffers two and a half times as fast as parts of them, which it copies first.
+        whole = 2 * used > self._capacity
+        self._columns = slice(0, self._capacity) if whole else slice(self._end - used, self._end)
+        columns = torch.arange(self._columns.start, self._columns.stop)[None]
+        hidden = (columns < self._end - torch.tensor(self._lengths)[:, None]) | (columns >= self._end)
         self._bias = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf")).to(device)
 
     def attend(self, layer: Any, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
@@ -82,8 +86,8 @@ class Slots:
         number, rows = layer.layer_idx, len(query)
         self._keys[number][:rows, :, :, self._end - 1] = key
         self._values[number][:rows, :, self._end - 1] = value
-        columns = slice(self._end - self._bias.shape[1], self._end)
-        keys, values = self._keys[number][:rows, :, :, columns], self._values[number][:rows, :, columns]
+        keys = self._keys[number][:rows, :, :, self._columns]
+        values = self._values[number][:rows, :, self._columns]
         grouped = query.view(rows, key.shape[1], -1, query.shape[-1])
         scores = torch.matmul(grouped, keys).mul_(scale).add_(self._bias[:, None, None])
         if not self._shared:
