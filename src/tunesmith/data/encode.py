@@ -88,8 +88,8 @@ class Encoder:
         """Give the exact text that the model reads before it answers."""
         if self.chat:
             return self._render(_messages(prompt), answered=False)
-        shown = [shot.question + _gap(shot.question) + shot.answer for shot in prompt.shots]
-        return "\n\n".join([*shown, prompt.question])
+        shown = [turn.question + _gap(turn.question) + turn.answer for turn in (*prompt.shots, *prompt.history)]
+        return "\n\n".join([*([prompt.system] if prompt.system else []), *shown, prompt.question])
 
     def answer_ids(self, prompt: Prompt) -> tuple[int, ...]:
         """Give the tokens the model is to write: the answer and the stop token."""
@@ -182,8 +182,9 @@ class Encoder:
 
     def check_text(self, prompt: Prompt) -> None:
         """Refuse text that holds a special token of the model. Raises DataError."""
-        shown = [text for shot in prompt.shots for text in (shot.question, shot.answer)]
-        for text in (prompt.question, prompt.answer, *shown):
+        turns = [*prompt.shots, *prompt.history]
+        shown = [text for turn in turns for text in (turn.question, turn.answer)]
+        for text in (prompt.system, prompt.question, prompt.answer, *shown):
             for token in self.tokenizer.all_special_tokens:
                 if token in text:
                     raise DataError(
@@ -193,10 +194,10 @@ class Encoder:
 
 
 def _messages(prompt: Prompt) -> list[dict[str, str]]:
-    turns = [
-        (role, text) for shot in prompt.shots for role, text in (("user", shot.question), ("assistant", shot.answer))
-    ]
-    return [{"role": role, "content": text} for role, text in [*turns, ("user", prompt.question)]]
+    before = [*prompt.shots, *prompt.history]
+    turns = [(role, text) for turn in before for role, text in (("user", turn.question), ("assistant", turn.answer))]
+    system = [("system", prompt.system)] if prompt.system else []
+    return [{"role": role, "content": text} for role, text in [*system, *turns, ("user", prompt.question)]]
 
 
 def _split(alone: tuple[int, ...], both: tuple[int, ...], begin: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

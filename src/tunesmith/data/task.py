@@ -4,12 +4,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from tunesmith.config import Record, read_yaml
 from tunesmith.data.rows import Row, Source, draw, fingerprint, first, read_rows
 from tunesmith.data.shots import pick_shots
-from tunesmith.data.template import Prompt, Shot, Template
+from tunesmith.data.template import Kind, Prompt, Shot, Template, compiles, derived
+from tunesmith.data.wordings import wordings
 from tunesmith.errors import ConfigError, DataError
 from tunesmith.names import pick, suggest
 
@@ -33,19 +34,51 @@ class Generation(Record):
 class Task(Record):
     """Everything about one task that does not depend on a model.
 
+    `templates` are wordings of its own, or name a family of them (`data/wordings.py`), as `cluster` does where there
+    are none; of a family, those in `language` are taken. `fields` makes further fields of a row's own, by Jinja: what
+    the wordings call `premise` may be `sentence1` here.
     `extract` names the extractor (`metrics/extract.py`) that finds the answer in what a model generates; `norm`
     says what a long choice is given for its length where choices are told apart by likelihood (`metrics/choice.py`).
     """
 
     name: str
     cluster: str = "other"
+    language: str = "en"
     source: Sources
+    fields: dict[str, str] = Field(default_factory=dict)
     references: tuple[str, ...] = ()
     metrics: tuple[str, ...] = Field(default=("rouge1", "rouge2", "rougeL"), min_length=1)
     generation: Generation = Generation()
     extract: str | None = None
     norm: Literal["none", "chars", "bytes"] = "none"
     templates: tuple[Template, ...] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_wordings(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        asked = values.get("templates") or values.get("cluster")
+        if not isinstance(asked, str):
+            return values
+        return {**values, "templates": wordings(asked, str(values.get("language", "en")))}
+
+    @field_validator("templates")
+    @classmethod
+    def _apart(cls, templates: tuple[Template, ...]) -> tuple[Template, ...]:
+        names = [template.name for template in templates]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two templates are named '{twice}'")
+        return templates
+
+    @field_validator("fields")
+    @classmethod
+    def _compile(cls, fields: dict[str, str]) -> dict[str, str]:
+        wrong = next((name for name, text in fields.items() if not compiles(text)), None)
+        if wrong is not None:
+            raise ValueError(f"'{wrong}' is not Jinja")
+        return fields
 
     def rows(self, split: Split, limit: int | None = None, seed: int = 0) -> list[Row]:
         """Read the rows of `split`, at most `limit`, in file order or a seeded one when limited.
@@ -56,6 +89,7 @@ class Task(Record):
         if source is None:
             raise DataError(f"task '{self.name}' has no {split} split", fix=f"add 'source.{split}' to the task file")
         rows = read_rows(source)
+        rows = [derived(row, self.fields) for row in rows] if self.fields else rows
         lacking = [name for name in self.references if not any(name in row.fields for row in rows)]
         if lacking and len(lacking) < len(self.references):
             fix = suggest(lacking[0], rows[0].fields)
@@ -92,22 +126,28 @@ class Task(Record):
     ) -> list[Prompt]:
         """Render the questions of `split`, each with `shots` examples from the training split.
 
-        `template` is a wording's name; None takes the first, and "any" draws
-        one for each row from (seed, id), so that training sees all wordings.
+        `template` is a wording's name; None takes the first, and "any" draws one for each row from (seed, id), so
+        that training sees all wordings that ask for the answer itself.
         """
         pool = self.rows("train") if shots else []
         prompts = []
         for row in self.rows(split, limit, seed):
-            wording = self._wording(template, row.id, seed)
+            wording = self.wording(template, row.id, seed)
             shown = [wording.render(shot) for shot in pick_shots(pool, row.id, shots, seed)] if shots else []
             prompt = wording.render(row, self.references)
             prompts.append(prompt.with_shots([Shot(shot.question, shot.answer) for shot in shown]))
         return prompts
 
-    def _wording(self, name: str | None, row_id: str, seed: int) -> Template:
+    def of_kind(self, kind: Kind) -> tuple[Template, ...]:
+        """Give the wordings of one kind, in order."""
+        return tuple(template for template in self.templates if template.kind == kind)
+
+    def wording(self, name: str | None, row_id: str, seed: int) -> Template:
+        """Give the wording of that name, the first for None, or one drawn from (seed, id) for "any"."""
+        direct = self.of_kind("direct") or self.templates
         if name == "any":
-            return self.templates[int(draw(seed, f"template/{row_id}"), 16) % len(self.templates)]
-        return self.template(name) if name else self.templates[0]
+            return direct[int(draw(seed, f"template/{row_id}"), 16) % len(direct)]
+        return self.template(name) if name else direct[0]
 
 
 def split_named(name: str) -> Split:

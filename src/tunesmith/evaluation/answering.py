@@ -64,15 +64,13 @@ class Question:
         return [prompt.with_shots(shown) for prompt in prompts]
 
     def _examples(self) -> list[Prompt]:
-        named = self.template not in (None, "any")
-        wording = self.task.template(str(self.template)) if named else self.task.templates[0]
+        wording = self.task.wording(None if self.template == "any" else self.template, "", self.seed)
         return [wording.render(row) for row in pick_shots(self.task.rows("train"), "", self.shots, self.seed)]
 
     @property
     def language(self) -> str:
         """Give the language of the wording that is asked: that of the answers."""
-        named = self.template not in (None, "any")
-        return (self.task.template(str(self.template)) if named else self.task.templates[0]).language
+        return self.task.wording(None if self.template == "any" else self.template, "", self.seed).language
 
 
 def check(task: Task, prompts: Sequence[Prompt], by: By) -> None:
