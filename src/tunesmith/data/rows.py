@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ class Source(Record):
 
     `id` names the field that identifies a row; without it the id is the row's
     field 'id' where there is one, and otherwise a hash of its content.
+    `columns` names the columns of a csv or tsv file that has no header.
     `part: [0.0, 0.9]` keeps the rows whose hashed id falls into that share, so
     that one file can serve as several splits that never overlap.
     """
@@ -38,6 +40,7 @@ class Source(Record):
     split: str | None = None
     revision: str | None = None
     id: str | None = None
+    columns: tuple[str, ...] = ()
     part: tuple[float, float] = Field(default=(0.0, 1.0))
 
     @model_validator(mode="after")
@@ -46,6 +49,8 @@ class Source(Record):
             raise ValueError("name either a 'file' or a 'hub' data set")
         if not 0.0 <= self.part[0] < self.part[1] <= 1.0:
             raise ValueError("'part' is a share such as [0.0, 0.9]")
+        if self.columns and (self.file is None or self.file.suffix.lower() not in (".csv", ".tsv")):
+            raise ValueError("'columns' are for a csv or tsv file without a header")
         return self
 
     @property
@@ -120,7 +125,8 @@ def _records(source: Source) -> Iterator[Mapping[str, Any]]:
     path = source.file
     if not path.is_file():
         raise DataError(f"{path}: no such file", fix="check the path; it is relative to the task file")
-    readers = {"jsonl": _jsonl, "json": _json, "csv": _csv, "tsv": _csv, "parquet": _parquet}
+    table = partial(_csv, columns=source.columns or None)
+    readers = {"jsonl": _jsonl, "json": _json, "csv": table, "tsv": table, "parquet": _parquet}
     suffix = path.suffix.removeprefix(".").lower()
     if suffix not in readers:
         raise DataError(f"{path}: format '{suffix}' is not known", fix=suggest(suffix, FORMATS))
@@ -172,12 +178,12 @@ def _only_list(value: dict[str, Any]) -> Any:
     return lists[0] if len(lists) == 1 else [value]
 
 
-def _csv(path: Path) -> Iterator[Mapping[str, Any]]:
+def _csv(path: Path, columns: Sequence[str] | None = None) -> Iterator[Mapping[str, Any]]:
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     # Tab-separated corpora (GLUE) hold lone quote characters as plain text.
     quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
     with path.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines, delimiter=delimiter, quoting=quoting, strict=True)
+        reader = csv.DictReader(lines, columns, delimiter=delimiter, quoting=quoting, strict=True)
         try:
             for row in reader:
                 if None in row or None in row.values():
