@@ -219,7 +219,7 @@ def apportion(shares: Mapping[str, float], total: int) -> dict[str, int]:
     for name in by_need[: max(0, spare)]:
         counts[name] += 1
     for _ in range(-spare):  # what the smallest were lifted by
-        counts[max(counts, key=lambda name: (counts[name] - exact[name], name))] -= 1
+        counts[max((name for name in counts if counts[name] > 1), key=lambda name: counts[name] - exact[name])] -= 1
     return counts
 
 
