@@ -88,6 +88,11 @@ def test_references_come_from_their_fields_where_a_split_has_them():
     assert PLAIN.render(ROW, references=("s1", "s2")).references == ("They greet.",)
 
 
+def test_an_inverted_wording_is_marked_against_its_own_answer():
+    asked = Template(name="i", kind="inverted", prompt="{{ s1 }}", answer="{{ q }}")
+    assert asked.render(Row("r", {"q": "x?", "s1": "one"}), references=("s1",)).references == ("x?",)
+
+
 def task_file(tmp_path, **changes):
     write_rows(tmp_path / "rows.jsonl", [{"id": "a", "q": "x", "s1": "one"}, {"id": "b", "q": "y", "s1": "two"}])
     values = {"source": "{train: {file: rows.jsonl}}", "references": "[]", "answer": "'{{ s1 }}'", **changes}
