@@ -53,8 +53,8 @@ def train(
     ] = False,
 ) -> None:
     """Train as a recipe says."""
+    from tunesmith.evaluation.measured import train as run_training
     from tunesmith.reporting.lines import train_lines
-    from tunesmith.training.train import train as run_training
 
     if resume and (run / "DONE").is_file():
         typer.echo(f"{run} has come to its end: nothing to do")
