@@ -9,7 +9,7 @@ import csv
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from tunesmith.config import Record
 from tunesmith.errors import DataError
 from tunesmith.names import suggest
 
+Reader = Callable[[Path], Iterator[Mapping[str, Any]]]
 FORMATS = ("jsonl", "json", "csv", "tsv", "parquet")
 
 
@@ -126,7 +127,13 @@ def _records(source: Source) -> Iterator[Mapping[str, Any]]:
     if not path.is_file():
         raise DataError(f"{path}: no such file", fix="check the path; it is relative to the task file")
     table = partial(_csv, columns=source.columns or None)
-    readers = {"jsonl": _jsonl, "json": _json, "csv": table, "tsv": table, "parquet": _parquet}
+    readers: dict[str, Callable[[Path], Iterator[Mapping[str, Any]]]] = {
+        "jsonl": _jsonl,
+        "json": _json,
+        "csv": table,
+        "tsv": table,
+        "parquet": _parquet,
+    }
     suffix = path.suffix.removeprefix(".").lower()
     if suffix not in readers:
         raise DataError(f"{path}: format '{suffix}' is not known", fix=suggest(suffix, FORMATS))
