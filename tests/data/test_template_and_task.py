@@ -47,10 +47,15 @@ def test_each_row_may_have_choices_of_its_own():
     assert Template(name="c", prompt="x", answer="y", choices="{{ options }}").fields() == {"options"}
 
 
-@pytest.mark.parametrize("options", ["1, 2", ["1"], [], ["1", "1"], ["1", ""], {"1": "2"}, 7, None])
+@pytest.mark.parametrize("options", ["1, 2", ["1"], [], ["1", "1"], ["1", ""], {"1": "2"}, 7])
 def test_choices_that_are_no_list_of_different_texts_are_refused(options):
     with pytest.raises(DataError, match="row r1: 'choices' of template 'c' gives"):
         wording("{{ options }}", options=options)
+
+
+def test_a_row_without_choices_of_its_own_is_answered_freely():
+    assert wording("{{ options | default(none) }}").choices == ()
+    assert wording("{{ options }}", options=None).choices == ()
 
 
 def test_wrong_choices_are_refused_where_they_are_written():
@@ -86,6 +91,11 @@ def test_references_come_from_their_fields_where_a_split_has_them():
     assert prompt.references == ("one", "two")
     assert prompt.answer == "one"
     assert PLAIN.render(ROW, references=("s1", "s2")).references == ("They greet.",)
+
+
+def test_an_inverted_wording_is_marked_against_its_own_answer():
+    asked = Template(name="i", kind="inverted", prompt="{{ s1 }}", answer="{{ q }}")
+    assert asked.render(Row("r", {"q": "x?", "s1": "one"}), references=("s1",)).references == ("x?",)
 
 
 def task_file(tmp_path, **changes):
@@ -206,7 +216,7 @@ def test_where_leaves_out_rows_by_their_own_fields_and_those_made(tmp_path):
 
 
 def test_where_is_one_expression_that_can_be_told_and_leaves_something(tmp_path):
-    with pytest.raises(ConfigError, match="where is not one expression"):
+    with pytest.raises(ConfigError, match="where: is not one expression"):
         sieve(tmp_path, "said")
     with pytest.raises(DataError, match="'where' cannot be told: 'siad' is undefined"):
         sieve(tmp_path, "{{ siad }}").rows("train")

@@ -32,7 +32,8 @@ class Source(Record):
     field 'id' where there is one, and otherwise a hash of its content.
     `columns` names the columns of a csv or tsv file that has no header.
     `part: [0.0, 0.9]` keeps the rows whose hashed id falls into that share, so
-    that one file can serve as several splits that never overlap.
+    that one file can serve as several splits that never overlap. `part_by` names a field that is hashed in the id's
+    place: rows that share its content, such as the questions about one passage, stay in one split.
     """
 
     file: Path | None = None
@@ -43,6 +44,7 @@ class Source(Record):
     id: str | None = None
     columns: tuple[str, ...] = ()
     part: tuple[float, float] = Field(default=(0.0, 1.0))
+    part_by: str | None = None
 
     @model_validator(mode="after")
     def _one_place(self) -> "Source":
@@ -79,7 +81,7 @@ def read_rows(source: Source) -> list[Row]:
         raise DataError(f"{source.place}: holds no rows", fix="check that the file is the one you meant")
     rows = _identified(records, source)
     low, high = source.part
-    kept = [row for row in rows if low <= _share(row.id) < high] if source.part != (0.0, 1.0) else rows
+    kept = [row for row in rows if low <= _share(_hashed(row, source)) < high] if source.part != (0.0, 1.0) else rows
     if not kept:
         raise DataError(f"{source.place}: no row falls into part {list(source.part)}", fix="widen 'part'")
     return kept
@@ -252,6 +254,16 @@ def _identified(records: Sequence[Mapping[str, Any]], source: Source) -> list[Ro
 
 def _canonical(fields: Mapping[str, Any]) -> str:
     return json.dumps(fields, sort_keys=True, ensure_ascii=False, default=str)
+
+
+def _hashed(row: Row, source: Source) -> str:
+    """Give what decides the part that a row falls into."""
+    if source.part_by is None:
+        return row.id
+    if source.part_by not in row.fields:
+        fix = suggest(source.part_by, row.fields)
+        raise DataError(f"{source.place}: row {row.id} has no field '{source.part_by}' for its part", fix=fix)
+    return str(row.fields[source.part_by])
 
 
 def _share(name: str) -> float:

@@ -130,13 +130,14 @@ class Template(Record):
         """Fill the wording with one row's fields, its choices listed if it has a place for them and `options` says so.
 
         `references` names the fields that hold the reference answers, a text or
-        a list of texts each; without them the rendered answer is the one reference.
+        a list of texts each; without them the rendered answer is the one reference, as it is of an inverted wording.
         Raises DataError naming the field that the row lacks, or an answer that is empty.
         """
         choices = self._choices(row)
         listed = _listed(choices, self.language) if options else ""
         shown = self._fill(self.prompt, row, **{OPTIONS: listed})
-        marked = tuple(text for name in references for text in _texts(row.fields.get(name)))
+        named = () if self.kind == "inverted" else references  # they answer the question, which is asked for here
+        marked = tuple(text for name in named for text in _texts(row.fields.get(name)))
         answer = marked[0] if marked and not self._answerable(row) else self._fill(self.answer, row).strip()
         if not answer:
             raise DataError(
