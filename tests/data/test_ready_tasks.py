@@ -9,6 +9,7 @@ from tunesmith.data.rows import Row
 from tunesmith.data.task import Task, load_task
 from tunesmith.data.template import derived, holds
 from tunesmith.data.wordings import families
+from tunesmith.errors import DataError
 from tunesmith.metrics import metric
 
 TASKS = Path(__file__).parents[2] / "tasks"
@@ -78,6 +79,15 @@ def test_splits_of_the_hub_that_have_no_labels_are_not_used():
     labelled = {"ag_news", "trec", "wmt16_de_en", "e2e_nlg", "gsm8k", "mmlu", "daily_dialog"}
     tests = {name: read_yaml(TASKS / f"{name}.yaml")["source"]["test"]["split"] for name in ROWS}
     assert {name for name, split in tests.items() if split == "test"} == labelled
+
+
+@pytest.mark.parametrize(("name", "hidden"), [
+    ("glue_cola", {"label": -1}), ("superglue_copa", {"label": -1}), ("hellaswag", {"label": ""}),
+    ("piqa", {"label": -1}), ("commonsense_qa", {"answerKey": ""}), ("winogrande", {"answer": ""}),
+])  # fmt: skip
+def test_a_hidden_label_is_refused(name, hidden):
+    with pytest.raises(DataError, match="field 'answer' cannot be made"):
+        hub_row(name, **hidden)
 
 
 def test_solutions_of_gsm8k_lose_their_annotations_and_end_with_the_answer():

@@ -198,6 +198,12 @@ def test_a_chain_of_thought_lists_the_choices_and_is_none_of_them():
     assert (direct.answer, direct.choices) == ("2", ("1", "2"))
 
 
+def test_the_field_that_is_missing_is_named_and_not_one_that_may_be():
+    template = Template(name="t", prompt="{{ q }}", answer="{{ steps }}", choices="{{ options | default(none) }}")
+    with pytest.raises(DataError, match="uses the field 'steps'"):
+        template.render(Row("r1", {"q": "x"}))
+
+
 def sieve(tmp_path, where):
     write_rows(tmp_path / "rows.jsonl", [{"t": "x", "s": "a"}, {"t": "y", "s": ""}, {"t": "z", "s": "-"}])
     (tmp_path / "task.yaml").write_text(

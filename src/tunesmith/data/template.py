@@ -194,13 +194,13 @@ class Template(Record):
     def _guarded(self, row: Row, make: Callable[[], T]) -> T:
         try:
             return make()
-        except jinja2.UndefinedError:
-            raise self._missing(row) from None
+        except jinja2.UndefinedError as wrong:
+            raise self._missing(row, str(wrong)) from None
         except (jinja2.TemplateError, jinja2.exceptions.SecurityError, TypeError, ValueError, ArithmeticError) as wrong:
             raise DataError(f"row {row.id}: template '{self.name}': {wrong}", fix="correct the template") from None
 
-    def _missing(self, row: Row) -> DataError:
-        lacking = sorted(self.fields() - set(row.fields))
+    def _missing(self, row: Row, told: str = "") -> DataError:
+        lacking = sorted(self.fields() - set(row.fields), key=lambda name: (f"'{name}'" not in told, name))
         name = lacking[0] if lacking else "?"
         close = nearest(name, row.fields)
         fix = f"did you mean '{close}'?" if close else f"use one of: {', '.join(sorted(row.fields))}"
