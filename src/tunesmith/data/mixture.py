@@ -233,6 +233,27 @@ def chosen(shares: Mapping[K, float], seed: int, name: str) -> K:
     return list(shares)[-1]
 
 
+def load_tasks(name: str) -> list[Task]:
+    """Load what `name` names: a task, or all tasks of a mixture or of a recipe with one, those held out last.
+
+    Raises ConfigError or DataError.
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        return [load_task(name)]
+    values = read_yaml(path)
+    if "source" in values:
+        return [load_task(name)]
+    inner = values.get("mixture", values)
+    if isinstance(inner, str):
+        return load_tasks(inner)
+    if "tasks" not in inner:
+        return [load_task(str(values.get("task", name)))]
+    mixture = load_mixture(path) if inner is values else Mixture.parse(inner, where=name)
+    blend = mixture.load()
+    return [*(member.task for member in blend.members), *blend.held]
+
+
 def load_mixture(path: Path) -> Mixture:
     """Read a mixture file; the files it names are relative to it. Raises ConfigError."""
     return Mixture.parse(mixture_values(path), where=str(path))

@@ -129,13 +129,7 @@ def _records(source: Source) -> Iterator[Mapping[str, Any]]:
     if not path.is_file():
         raise DataError(f"{path}: no such file", fix="check the path; it is relative to the task file")
     table = partial(_csv, columns=source.columns or None)
-    readers: dict[str, Callable[[Path], Iterator[Mapping[str, Any]]]] = {
-        "jsonl": _jsonl,
-        "json": _json,
-        "csv": table,
-        "tsv": table,
-        "parquet": _parquet,
-    }
+    readers: dict[str, Reader] = {"jsonl": _jsonl, "json": _json, "csv": table, "tsv": table, "parquet": _parquet}
     suffix = path.suffix.removeprefix(".").lower()
     if suffix not in readers:
         raise DataError(f"{path}: format '{suffix}' is not known", fix=suggest(suffix, FORMATS))
