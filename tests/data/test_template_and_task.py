@@ -47,7 +47,7 @@ def test_each_row_may_have_choices_of_its_own():
     assert Template(name="c", prompt="x", answer="y", choices="{{ options }}").fields() == {"options"}
 
 
-@pytest.mark.parametrize("options", ["1, 2", ["1"], [], ["1", "1"], ["1", ""], {"1": "2"}, 7])
+@pytest.mark.parametrize("options", ["1, 2", ["1"], [], ["1", "1"], ["1", ""], {"1": "2"}, 7, None])
 def test_choices_that_are_no_list_of_different_texts_are_refused(options):
     with pytest.raises(DataError, match="row r1: 'choices' of template 'c' gives"):
         wording("{{ options }}", options=options)
@@ -55,7 +55,6 @@ def test_choices_that_are_no_list_of_different_texts_are_refused(options):
 
 def test_a_row_without_choices_of_its_own_is_answered_freely():
     assert wording("{{ options | default(none) }}").choices == ()
-    assert wording("{{ options }}", options=None).choices == ()
 
 
 def test_wrong_choices_are_refused_where_they_are_written():
