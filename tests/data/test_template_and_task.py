@@ -47,7 +47,7 @@ def test_each_row_may_have_choices_of_its_own():
     assert Template(name="c", prompt="x", answer="y", choices="{{ options }}").fields() == {"options"}
 
 
-@pytest.mark.parametrize("options", ["1, 2", ["1"], [], ["1", "1"], ["1", ""], {"1": "2"}, 7])
+@pytest.mark.parametrize("options", ["1, 2", ["1"], [], ["1", "1"], ["1", ""], {"1": "2"}, 7, None])
 def test_choices_that_are_no_list_of_different_texts_are_refused(options):
     with pytest.raises(DataError, match="row r1: 'choices' of template 'c' gives"):
         wording("{{ options }}", options=options)
@@ -55,7 +55,6 @@ def test_choices_that_are_no_list_of_different_texts_are_refused(options):
 
 def test_a_row_without_choices_of_its_own_is_answered_freely():
     assert wording("{{ options | default(none) }}").choices == ()
-    assert wording("{{ options }}", options=None).choices == ()
 
 
 def test_wrong_choices_are_refused_where_they_are_written():
@@ -183,3 +182,48 @@ def test_dialogsum_test_rows_have_three_references():
     task = read_task(Path(__file__).parents[2] / "tasks" / "dialogsum-local.yaml")
     prompts = task.prompts("test", limit=20)
     assert {len(prompt.references) for prompt in prompts} == {3}
+
+
+def thoughtful(kind):
+    answer = "{{ steps }} So the answer is {{ a }}." if kind == "chain_of_thought" else "{{ a }}"
+    template = Template(name="t", prompt="{{ q }}{{ options_ }}", answer=answer, choices="{{ options }}", kind=kind)
+    return template.render(Row("r1", {"q": "1 + 1?", "steps": "Count.", "a": "2", "options": ["1", "2"]}))
+
+
+def test_a_chain_of_thought_lists_the_choices_and_is_none_of_them():
+    thought, direct = thoughtful("chain_of_thought"), thoughtful("direct")
+    assert thought.question == direct.question == "1 + 1?\n\nOptions:\n- 1\n- 2"
+    assert (thought.answer, thought.choices) == ("Count. So the answer is 2.", ())
+    assert (direct.answer, direct.choices) == ("2", ("1", "2"))
+
+
+def test_the_field_that_is_missing_is_named_and_not_one_that_may_be():
+    template = Template(name="t", prompt="{{ q }}", answer="{{ steps }}", choices="{{ options | default(none) }}")
+    with pytest.raises(DataError, match="uses the field 'steps'"):
+        template.render(Row("r1", {"q": "x"}))
+
+
+def sieve(tmp_path, where):
+    write_rows(tmp_path / "rows.jsonl", [{"t": "x", "s": "a"}, {"t": "y", "s": ""}, {"t": "z", "s": "-"}])
+    (tmp_path / "task.yaml").write_text(
+        "name: t\nsource: {train: {file: rows.jsonl}}\nfields: {said: \"{{ s | replace('-', '') }}\"}\n"
+        f"where: '{where}'\ntemplates: [{{name: p, prompt: '{{{{ t }}}}', answer: '{{{{ said }}}}'}}]\n"
+    )
+    return read_task(tmp_path / "task.yaml")
+
+
+def test_where_leaves_out_rows_by_their_own_fields_and_those_made(tmp_path):
+    task = sieve(tmp_path, "{{ said }}")
+    assert [row.fields["t"] for row in task.rows("train")] == ["x"]
+    assert task.provenance()["train"]["rows"] == 1
+    assert len(sieve(tmp_path, "{{ s }}").rows("train")) == 2
+    assert len(sieve(tmp_path, "").rows("train")) == 3
+
+
+def test_where_is_one_expression_that_can_be_told_and_leaves_something(tmp_path):
+    with pytest.raises(ConfigError, match="where: is not one expression"):
+        sieve(tmp_path, "said")
+    with pytest.raises(DataError, match="'where' cannot be told: 'siad' is undefined"):
+        sieve(tmp_path, "{{ siad }}").rows("train")
+    with pytest.raises(DataError, match="'where' leaves no row of the train split"):
+        sieve(tmp_path, "{{ false }}").rows("train")

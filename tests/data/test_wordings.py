@@ -17,6 +17,7 @@ from tunesmith.metrics import metric
 
 TASKS = Path(__file__).parents[2] / "tasks"
 READY = sorted(path.stem for path in TASKS.glob("*.yaml"))
+PASSED_ON = "instructions"  # its wordings are the user's own texts, as they are
 SIMPLIFIED = set("这们说对时为来会过还没么应从关话语问题经给种样发动进现实")
 
 # Columns of the data sets on the hub, and their splits with labels where they are not train and validation.
@@ -143,8 +144,8 @@ def tidy(text):
 @pytest.mark.parametrize("wordings", library())
 def test_a_family_has_many_wordings_in_two_languages(wordings):
     direct = Counter(template.language for template in wordings.templates if template.kind == "direct")
-    assert direct["en"] >= 6
-    assert direct["zh"] >= 3
+    assert direct["en"] >= (1 if wordings.cluster == PASSED_ON else 6)
+    assert direct["zh"] >= (1 if wordings.cluster == PASSED_ON else 3)
 
 
 @pytest.mark.parametrize("wordings", library())
@@ -170,7 +171,8 @@ def test_a_wording_uses_every_field_of_its_family_and_no_other(wordings):
 
 
 def test_no_two_wordings_of_the_library_are_the_same():
-    told = Counter(bare(template.prompt) for name in families() for template in family(name).templates)
+    own = [name for name in families() if name != PASSED_ON]
+    told = Counter(bare(template.prompt) for name in own for template in family(name).templates)
     assert [text for text, times in told.items() if times > 1] == []
 
 
@@ -196,9 +198,12 @@ def test_every_wording_renders_tidily_with_and_without_its_options_listed(wordin
     for names in ({*wordings.fields}, {*wordings.fields, *wordings.optional}):
         row = made_up(sorted(names))
         for template in wordings.templates:
+            if template.kind == "chain_of_thought" and "rationale" not in row.fields:
+                continue
             prompt = template.render(row, options=options)
+            listed = options and "options" in row.fields and template.lists_choices()
             assert tidy(prompt.question), template.name
-            assert ("- another" in prompt.question) == (options and bool(prompt.choices) and template.lists_choices())
+            assert ("- another" in prompt.question) == listed, template.name
 
 
 @pytest.mark.parametrize("name", READY)

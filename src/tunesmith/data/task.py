@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from tunesmith.config import Record, read_yaml
 from tunesmith.data.rows import Row, Source, draw, fingerprint, first, read_rows
 from tunesmith.data.shots import pick_shots
-from tunesmith.data.template import Kind, Prompt, Shot, Template, compiles, derived
+from tunesmith.data.template import Kind, Prompt, Shot, Template, compiles, derived, holds, is_expression
 from tunesmith.data.wordings import wordings
 from tunesmith.errors import ConfigError, DataError
 from tunesmith.names import pick, suggest
@@ -36,7 +36,8 @@ class Task(Record):
 
     `templates` are wordings of its own, or name a family of them (`data/wordings.py`), as `cluster` does where there
     are none; of a family, those in `language` are taken. `fields` makes further fields of a row's own, by Jinja: what
-    the wordings call `premise` may be `sentence1` here.
+    the wordings call `premise` may be `sentence1` here. `where` is an expression over a row's fields, those made
+    included, such as "{{ answer }}": rows for which it is empty or false are no part of the task.
     `extract` names the extractor (`metrics/extract.py`) that finds the answer in what a model generates; `norm`
     says what a long choice is given for its length where choices are told apart by likelihood (`metrics/choice.py`).
     """
@@ -46,6 +47,7 @@ class Task(Record):
     language: str = "en"
     source: Sources
     fields: dict[str, str] = Field(default_factory=dict)
+    where: str = ""
     references: tuple[str, ...] = ()
     metrics: tuple[str, ...] = Field(default=("rouge1", "rouge2", "rougeL"), min_length=1)
     generation: Generation = Generation()
@@ -80,6 +82,13 @@ class Task(Record):
             raise ValueError(f"'{wrong}' is not Jinja")
         return fields
 
+    @field_validator("where")
+    @classmethod
+    def _expresses(cls, text: str) -> str:
+        if text and not is_expression(text):
+            raise ValueError('is not one expression such as "{{ answer }}"')
+        return text
+
     def rows(self, split: Split, limit: int | None = None, seed: int = 0) -> list[Row]:
         """Read the rows of `split`, at most `limit`, in file order or a seeded one when limited.
 
@@ -90,6 +99,9 @@ class Task(Record):
             raise DataError(f"task '{self.name}' has no {split} split", fix=f"add 'source.{split}' to the task file")
         rows = read_rows(source)
         rows = [derived(row, self.fields) for row in rows] if self.fields else rows
+        rows = [row for row in rows if holds(row, self.where)] if self.where else rows
+        if not rows:
+            raise DataError(f"{source.place}: 'where' leaves no row of the {split} split", fix="correct 'where'")
         lacking = [name for name in self.references if not any(name in row.fields for row in rows)]
         if lacking and len(lacking) < len(self.references):
             fix = suggest(lacking[0], rows[0].fields)
