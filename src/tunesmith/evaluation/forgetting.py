@@ -8,7 +8,7 @@ on the right choice says the same more finely. `retained` is a share of what the
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from statistics import fmean
@@ -16,10 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tunesmith.data.encode import Encoder
 from tunesmith.data.mixture import Blend, load_tasks
 from tunesmith.data.task import Split, Task, embedded_tasks, load_task
+from tunesmith.data.template import Prompt
 from tunesmith.errors import ConfigError
-from tunesmith.evaluation.answering import Question, answer, check
+from tunesmith.evaluation.answering import Question, answer, by_likelihood, check
 from tunesmith.inference import responses
 from tunesmith.inference.score import Continuation
 from tunesmith.metrics import LOWER_IS_BETTER, metric
@@ -45,23 +47,37 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True)
 class AbilityGauge:
-    """The questions by which forgetting is measured; `text` says whether the general text is one."""
+    """The questions by which forgetting is measured; `text` says whether the general text is one.
+
+    Questions that have no room in a model's context, beside `spare` virtual tokens, are not asked, before or after.
+    """
 
     questions: tuple[Question, ...]
     text: bool
+    spare: int = 0
 
     def take(self, model: Model, kept: bool) -> Reading:
         """Ask the model; `kept` says that its answers may be kept, and taken from those kept before."""
         with responses.counted("on" if kept else "off"):
             model.net.eval()
-            answers = [tuple(answer(model, one, one.prompts(), _silent)) for one in self.questions]
-            return Reading(tuple(answers), text_losses(model) if self.text else ())
+            answers = [tuple(answer(model, one, self._fitting(model, one), _silent)) for one in self.questions]
+            return Reading(tuple(answers), text_losses(model, self.spare) if self.text else ())
+
+    def _fitting(self, model: Model, question: Question) -> list[Prompt]:
+        """Give the prompts that have room in the context, whatever virtual tokens the model has now."""
+        prompts = question.prompts()
+        if model.context is None or model.kind == "encoder-decoder":
+            return prompts
+        encoder = replace(model.encoder, virtual=())
+        room = model.context - self.spare
+        return [one for one in prompts if _longest(encoder, one, question) <= room]
 
     def compare(self, before: Reading, after: Reading, step: int) -> Forgetting:
         """Say what was lost between two readings of the same questions."""
         found = [
             one
             for question, was, now in zip(self.questions, before.answers, after.answers, strict=True)
+            if was
             for one in abilities(question, was, now)
         ]
         found += [_of_text(before.text, after.text)] if before.text else []
@@ -101,17 +117,15 @@ def gauge_of(recipe: Recipe, work: Task | Blend) -> AbilityGauge | None:
     questions = [Question(task, _split(task), limit=asked.limit, seed=recipe.seed) for task in tasks]
     for question in questions:
         check(question.task, question.prompts(), question.by)
-    return AbilityGauge(tuple(questions), asked.text) if questions or asked.text else None
+    virtual = recipe.method.virtual_tokens
+    return AbilityGauge(tuple(questions), asked.text, virtual) if questions or asked.text else None
 
 
 def unlearned(learned: Sequence[Task], held: Sequence[Task] = ()) -> list[Task]:
     """Give the tasks held out, and the embedded ones answered by choice that share no cluster with those learned."""
     clusters = {task.cluster for task in learned} | {task.name for task in held}
     embedded = [load_task(name) for name in embedded_tasks()]
-    return [
-        *held,
-        *(task for task in embedded if task.templates[0].choices and not {task.cluster, task.name} & clusters),
-    ]
+    return [*held, *(task for task in embedded if not {task.cluster, task.name} & clusters and _by_choice(task))]
 
 
 def abilities(question: Question, before: Sequence[Answer], after: Sequence[Answer]) -> list["Found"]:
@@ -169,9 +183,15 @@ def _shares(before: Stats, after: Stats, had: float) -> Stats:
     return share
 
 
-def text_losses(model: Model) -> tuple[TextLoss, ...]:
-    """Give how likely a model finds each passage of the general text; of an encoder-decoder, its second half."""
+def text_losses(model: Model, spare: int = 0) -> tuple[TextLoss, ...]:
+    """Give how likely a model finds each passage of the general text; of an encoder-decoder, its second half.
+
+    Passages that have no room in its context, beside `spare` virtual tokens, are left out.
+    """
     passages = general_text()
+    if model.kind == "decoder" and model.context is not None:
+        sizes = [len(ids) for ids in model.encoder.wholes([text for _, text in passages])]
+        passages = [one for one, size in zip(passages, sizes, strict=True) if size + 1 + spare <= model.context]
     halves = [_cut(text) if model.kind == "encoder-decoder" else ("", text) for _, text in passages]
     pairs = [Continuation(*pair) for pair in model.encoder.pairs(halves)]
     found = responses.loglikelihoods(model, pairs)
@@ -182,7 +202,7 @@ def text_losses(model: Model) -> tuple[TextLoss, ...]:
 
 
 @cache
-def general_text() -> tuple[tuple[str, str], ...]:
+def general_text() -> Sequence[tuple[str, str]]:
     """Give the ids and passages of the fixed general text, all written for this purpose."""
     lines = (files("tunesmith") / "evaluation" / "general.jsonl").read_text(encoding="utf-8").splitlines()
     return tuple((row["id"], row["text"]) for row in map(json.loads, lines))
@@ -230,6 +250,17 @@ def _choice_loss(one: Answer) -> float:
     scores = np.array(one.log_likelihoods)
     right = next(i for i, choice in enumerate(one.choices) if choice in one.references)
     return float(np.logaddexp.reduce(scores) - scores[right])
+
+
+def _by_choice(task: Task) -> bool:
+    return all(prompt.choices for prompt in task.prompts("test", limit=1))
+
+
+def _longest(encoder: Encoder, prompt: Prompt, question: Question) -> int:
+    """Count the tokens that a question and its longest answer may take."""
+    answers = [len(encoder.answer_ids(replace(prompt, answer=choice))) for choice in prompt.choices]
+    new = max(answers) if by_likelihood(prompt, question.by) else question.task.generation.max_new_tokens
+    return len(encoder.prompt_ids(prompt)) + new
 
 
 def _split(task: Task) -> Split:
