@@ -135,18 +135,24 @@ class Task(Record):
         seed: int = 0,
         template: str | None = None,
         limit: int | None = None,
+        listed: bool = True,
     ) -> list[Prompt]:
         """Render the questions of `split`, each with `shots` examples from the training split.
 
         `template` is a wording's name; None takes the first, and "any" draws one for each row from (seed, id), so
-        that training sees all wordings that ask for the answer itself.
+        that training sees all wordings that ask for the answer itself. `listed` says whether wordings
+        with a place for their choices list them.
         """
         pool = self.rows("train") if shots else []
         prompts = []
         for row in self.rows(split, limit, seed):
             wording = self.wording(template, row.id, seed)
-            shown = [wording.render(shot) for shot in pick_shots(pool, row.id, shots, seed)] if shots else []
-            prompt = wording.render(row, self.references)
+            shown = (
+                [wording.render(shot, options=listed) for shot in pick_shots(pool, row.id, shots, seed)]
+                if shots
+                else []
+            )
+            prompt = wording.render(row, self.references, listed)
             prompts.append(prompt.with_shots([Shot(shot.question, shot.answer) for shot in shown]))
         return prompts
 

@@ -1,7 +1,8 @@
 """Forgetting: what a model could do before it was tuned and can no longer do after.
 
 Two things are measured on the same questions before and after: tasks that are not learned, and how well the model
-predicts a small fixed general text. An ability is the task's first metric; where it is answered by choice, the loss
+predicts a small fixed general text. Choices are not listed in the questions: a small model that has not been taught
+to choose from a list cannot, and would have nothing to forget. An ability is the task's first metric; where it is answered by choice, the loss
 on the right choice says the same more finely. `retained` is a share of what the base had above chance.
 """
 
@@ -114,7 +115,7 @@ def gauge_of(recipe: Recipe, work: Task | Blend) -> AbilityGauge | None:
             raise ConfigError(
                 f"forgetting.tasks: '{min(both)}' is learned, and cannot say what is forgotten", fix="leave it out"
             )
-    questions = [Question(task, _split(task), limit=asked.limit, seed=recipe.seed) for task in tasks]
+    questions = [Question(task, _split(task), limit=asked.limit, seed=recipe.seed, listed=False) for task in tasks]
     for question in questions:
         check(question.task, question.prompts(), question.by)
     virtual = recipe.method.virtual_tokens
