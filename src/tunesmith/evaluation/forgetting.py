@@ -2,8 +2,9 @@
 
 Two things are measured on the same questions before and after: tasks that are not learned, and how well the model
 predicts a small fixed general text. Choices are not listed in the questions: a small model that has not been taught
-to choose from a list cannot, and would have nothing to forget. An ability is the task's first metric; where it is answered by choice, the loss
-on the right choice says the same more finely. `retained` is a share of what the base had above chance.
+to choose from a list cannot, and would have nothing to forget. An ability is the task's first metric; where it is
+answered by choice, the loss on the right choice says the same more finely. `retained` is a share of what the base
+had above chance.
 """
 
 import json
