@@ -224,6 +224,11 @@ def derived(row: Row, made: Mapping[str, str]) -> Row:
     return Row(row.id, fields)
 
 
+def derived_from(made: Mapping[str, str]) -> frozenset[str]:
+    """Name the fields that `derived` makes its own of."""
+    return frozenset().union(*map(_names, made.values()))
+
+
 def compiles(text: str) -> bool:
     """Tell whether a text is Jinja."""
     try:
