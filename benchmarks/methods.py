@@ -205,7 +205,7 @@ def speed(name: str, data: Path, n: int) -> dict[str, Any]:
     rows = [row for row in map(encoder.encode, prompts) if row.size <= recipe.length.max_tokens]
     model = load(where, encoder, onto=methods.place_of_base(recipe.method))
     recipe = recipe.resolved(model.width)
-    whole = lay_out(model, rows, recipe)
+    whole = lay_out(model, [rows], recipe)
     methods.prepare(model, recipe.method, 0, Evidence((), partial(gradients, model, whole)))
     optimizer = MasterAdamW(model.net.named_parameters(), recipe.train, recipe.method.rate_factor)
     log = list(steps(model, optimizer, Plan((whole.epochs[0][:STEPS],)), [], recipe, Past()))

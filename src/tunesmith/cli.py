@@ -15,7 +15,6 @@ from tunesmith.errors import ConfigError, FitError, TunesmithError
 
 if TYPE_CHECKING:
     from tunesmith.recipe import Recipe
-    from tunesmith.reporting.compare import Comparison
     from tunesmith.training.preview import Preview
 
 app = typer.Typer(
@@ -54,23 +53,16 @@ def train(
     ] = False,
 ) -> None:
     """Train as a recipe says."""
+    from tunesmith.reporting.lines import train_lines
     from tunesmith.training.train import train as run_training
 
     if resume and (run / "DONE").is_file():
         typer.echo(f"{run} has come to its end: nothing to do")
         return
     made = run_training(_recipe(recipe, settings), run, command=_command(), resume=resume)
-    facts, ledger = made.summary(), made.ledger()
-    for line in ledger.lines() if ledger else []:
+    facts = made.summary()
+    for line in train_lines(made):
         typer.echo(line)
-    typer.echo(
-        f"{facts.steps} steps, {facts.tokens} tokens in {facts.seconds:.0f} s "
-        f"({facts.tokens_per_second:.0f} tokens/s), peak memory {facts.peak_memory_bytes / 2**30:.1f} GiB"
-    )
-    typer.echo(
-        f"loss {facts.first_loss:.3f} -> {facts.final_loss:.3f}"
-        + _validation(facts.first_validation_loss, facts.validation_loss)
-    )
     if facts.stopped_early:
         typer.echo(
             f"stopped at step {facts.steps} of {facts.planned_steps}; what was learned is saved in {run}/checkpoints\n"
@@ -86,7 +78,10 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each parameter is an option of the com
     model: Annotated[
         str, typer.Argument(metavar="MODEL|RUN", help="An alias, folder, .gguf file, hub id, or a training run.")
     ],
-    task: Annotated[str, typer.Option("--task", help="A task file or embedded task.")],
+    task: Annotated[
+        list[str],
+        typer.Option("--task", help="A task file, embedded task, or mixture (all its tasks); may be repeated."),
+    ],
     out: Out,
     split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "test",
     shots: Annotated[int, typer.Option("--shots", min=0, help="Worked examples shown before each question.")] = 0,
@@ -108,27 +103,22 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each parameter is an option of the com
     fresh: Annotated[bool, typer.Option("--fresh", help="Compute every answer, also those kept from before.")] = False,
 ) -> None:
     """Answer the questions of a split, and score the answers."""
-    from tunesmith.data.task import load_task, split_named
+    from tunesmith.data.mixture import load_tasks
+    from tunesmith.data.task import split_named
     from tunesmith.evaluation.answering import By, Question
     from tunesmith.evaluation.evaluate import evaluate as run_evaluation
     from tunesmith.names import pick
+    from tunesmith.reporting.lines import eval_lines
 
     way = pick({one: one for one in get_args(By)}, by, "way to answer")
-    question = Question(load_task(task), split_named(split), shots, template, limit, seed, way, same_shots)
-    run = run_evaluation(model, question, out, _command(), strength, fresh)
-    for score in run.scores():
-        typer.echo(f"{score.metric:<12} {score.value:.4f}  [{score.low:.4f}, {score.high:.4f}]  n={score.n}")
-    facts = run.summary()
-    speed = f", {facts.tokens_per_second:.0f} tokens/s" if facts.tokens_per_second else ""
-    typer.echo(f"{facts.prompt_tokens:.0f} prompt tokens per request, {facts.seconds:.0f} s{speed}")
-    if facts.cached_answers:
-        typer.echo(
-            f"{facts.cached_answers} of {facts.requests} requests were answered before; the speed is that of the others"
-        )
-    if facts.unfinished_answers:
-        typer.echo(f"{facts.unfinished_answers} answers were cut off at the task's generation.max_new_tokens")
-    if facts.tied_answers:
-        typer.echo(f"{facts.tied_answers} questions had choices that were equally likely; one of them was drawn")
+    questions = [
+        Question(one, split_named(split), shots, template, limit, seed, way, same_shots)
+        for name in task
+        for one in load_tasks(name)
+    ]
+    run = run_evaluation(model, questions, out, _command(), strength, fresh)
+    for line in eval_lines(run):
+        typer.echo(line)
     typer.echo(f"answers and scores: {out}")
 
 
@@ -233,8 +223,7 @@ def compare(
     ],
 ) -> None:
     """Compare runs on the same questions: paired differences with intervals."""
-    from tunesmith.reporting.compare import compare as compare_runs
-    from tunesmith.reporting.compare import label
+    from tunesmith.reporting.lines import compare_lines
     from tunesmith.runs.run import Run
 
     if len(runs) < 2:
@@ -246,9 +235,8 @@ def compare(
         typer.echo(helm_table([first, *others]))
         return
     for other in others:
-        typer.echo(f"{other.folder} ({label(other)}) against {first.folder} ({label(first)})")
-        for found in compare_runs(first, other):
-            typer.echo(_difference(found))
+        for line in compare_lines(first, other):
+            typer.echo(line)
 
 
 @app.command()
@@ -365,17 +353,6 @@ def _numbers(text: str | None) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(",")) if text else ()
     except ValueError:
         raise ConfigError(f"--weights {text}: is no list of numbers", fix="write e.g. --weights 0.5,0.5") from None
-
-
-def _validation(before: float | None, after: float | None) -> str:
-    return "" if before is None or after is None else f", validation {before:.3f} -> {after:.3f}"
-
-
-def _difference(found: "Comparison") -> str:
-    return (
-        f"  {found.metric:<12} {found.a:.4f} -> {found.b:.4f}  {found.difference:+.4f} "
-        f"[{found.low:+.4f}, {found.high:+.4f}]  p={found.p:.4f}  n={found.n}  {found.verdict()}"
-    )
 
 
 def _print_preview(shown: "Preview") -> None:

@@ -1,11 +1,12 @@
 """Recipe: everything asked of one training, and the only home of defaults."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from tunesmith.config import Record, override, read_yaml
+from tunesmith.data.mixture import Mixture, mixture_values
 from tunesmith.method import Lora, Method
 
 Overflow = Literal["error", "drop", "trim_prompt"]
@@ -44,7 +45,7 @@ class Length(Record):
 
 
 class Limit(Record):
-    """The first n rows of a seeded order; None takes all."""
+    """The first n rows of a seeded order, of each task; None takes all."""
 
     train: PositiveInt | None = None
     validation: PositiveInt | None = 100
@@ -53,20 +54,39 @@ class Limit(Record):
 class Recipe(Record):
     """One training. Every field has its default here and nowhere else.
 
+    It learns one `task`, or a `mixture` of several. `template` names the wording of its rows, or "any".
+    `leaked` says what happens to training rows that share text with rows of evaluation.
     `track` names where its numbers are shown besides; it changes nothing in what is learned.
     """
 
     model: str = "smollm2"
-    task: str = "demo"
+    task: str | None = None
+    mixture: Mixture | None = None
     template: str = "any"
     prompting: Literal["auto", "chat", "plain"] = "auto"
     method: Method = Lora()
     train: Train = Train()
     length: Length = Length()
     limit: Limit = Limit()
+    leaked: Literal["tell", "drop", "error"] = "tell"
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     seed: int = 0
     track: tuple[Tracker, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _task_or_mixture(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("task") is not None:
+            return values
+        return values if values.get("mixture") is not None else {**values, "task": "demo"}
+
+    @model_validator(mode="after")
+    def _one_job(self) -> "Recipe":
+        if self.task is not None and self.mixture is not None:
+            raise ValueError("names both a 'task' and a 'mixture'; leave one out")
+        if self.mixture is not None and self.template != "any":
+            raise ValueError("a mixture draws its wordings: leave 'template' out")
+        return self
 
     def resolved(self, width: int) -> "Recipe":
         """Give the recipe with `auto` replaced by the method's own rate for a model of hidden size `width`."""
@@ -81,8 +101,16 @@ def read_recipe(path: Path, settings: tuple[str, ...] = ()) -> Recipe:
 
 
 def make_recipe(values: dict[str, object], settings: tuple[str, ...] = (), where: str = "recipe") -> Recipe:
-    """Build a recipe from plain values and `-s key=value` settings. Raises ConfigError."""
-    return Recipe.parse(_named(override(values, settings)), where)
+    """Build a recipe from plain values and `-s key=value` settings. Raises ConfigError.
+
+    A mixture may be named by its file.
+    """
+    return Recipe.parse(_named(override(_read_mixture(values), settings)), where)
+
+
+def _read_mixture(values: dict[str, object]) -> dict[str, object]:
+    named = values.get("mixture")
+    return {**values, "mixture": mixture_values(Path(named))} if isinstance(named, str) else values
 
 
 def _named(values: dict[str, object]) -> dict[str, object]:

@@ -108,7 +108,7 @@ def test_every_row_meets_exactly_one_step_of_an_epoch(tiny, colours, model):
     recipe = recipe_for(tiny("chat"))
     prepared = prepare_rows(colours, recipe, loaded.encoder)
     assert prepared.ledger.kept == 96
-    plan = lay_out(loaded, prepared.rows, recipe)
+    plan = lay_out(loaded, prepared.epochs, recipe)
     assert sorted(row.id for epoch in plan.epochs for group in epoch for batch in group for row in batch) == sorted(
         row.id for row in prepared.rows
     )
@@ -129,7 +129,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tiny, colours, model):
     with torch.no_grad():
         loaded.net.model.norm.weight.fill_(float("nan"))
     recipe = recipe_for(tiny("chat"), "method=full", "train.bad_steps=1").resolved(loaded.width)
-    plan = lay_out(loaded, prepare_rows(colours, recipe, loaded.encoder).rows, recipe)
+    plan = lay_out(loaded, prepare_rows(colours, recipe, loaded.encoder).epochs, recipe)
     optimizer = MasterAdamW(loaded.net.named_parameters(), recipe.train)
     before = {name: tensor.clone() for name, tensor in optimizer.state().items()}
     events = []

@@ -62,8 +62,12 @@ def held_out(adapter: Adapter, encoder: Encoder, context: int | None) -> Held:
     if path.is_file():
         recipe = read_recipe(path)
         with suppress(TunesmithError, OSError):  # its files may be long gone; other text serves as well
-            return _rows(load_task(recipe.task), recipe, encoder, context)
+            return _rows(_first_task(recipe), recipe, encoder, context)
     return _rows(load_task("demo"), Recipe(), encoder, context)
+
+
+def _first_task(recipe: Recipe) -> Task:
+    return recipe.mixture.load().members[0].task if recipe.mixture else load_task(str(recipe.task))
 
 
 def _rows(task: Task, recipe: Recipe, encoder: Encoder, context: int | None) -> Held:

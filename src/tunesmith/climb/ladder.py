@@ -34,6 +34,8 @@ def climb(
     that does not fit is passed over aloud. The report is `folder`/report.html.
     """
     vacant(folder)
+    if recipe.task is None:
+        raise ConfigError("a climb is on one task, and the recipe has a mixture", fix="name one of its tasks")
     task = load_task(recipe.task)
     goal = _goal(task.metrics, target)
     asked = {

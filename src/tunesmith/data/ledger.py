@@ -10,14 +10,34 @@ from dataclasses import replace
 
 from tunesmith.config import Record
 from tunesmith.data.encode import Encoded
-from tunesmith.data.leakage import normalise
+from tunesmith.data.leakage import Leak, normalise
 from tunesmith.data.template import Prompt
 from tunesmith.errors import DataError, FitError
 from tunesmith.recipe import Length
 
 
+class Share(Record):
+    """One task of a mixture: the training rows it has, its share, and what of it all epochs learn from together.
+
+    `epochs` is how often each of its rows is learned from, on average.
+    """
+
+    task: str
+    cluster: str
+    size: int
+    rate: float
+    rows: int
+    tokens: int
+    answer_tokens: int
+    epochs: float
+
+
 class Ledger(Record):
-    """Counts and row ids of one training set; tokens are those that are trained on."""
+    """Counts and row ids of one training set; tokens are those that are trained on in the first epoch.
+
+    `leaked` names the rows that share text with rows of evaluation, `leaks` says with which. `tasks` are those of
+    a mixture; the rows of one are named by it.
+    """
 
     rows: int
     kept: int
@@ -28,6 +48,8 @@ class Ledger(Record):
     dropped: tuple[str, ...] = ()
     duplicate: tuple[str, ...] = ()
     leaked: tuple[str, ...] = ()
+    leaks: tuple[Leak, ...] = ()
+    tasks: tuple[Share, ...] = ()
 
     def lines(self) -> list[str]:
         """Say in words what happened, most important first."""
@@ -41,7 +63,19 @@ class Ledger(Record):
             if ids:
                 shown = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
                 text.append(f"{len(ids)} {name}: {shown}")
-        return text
+        return text + self.table()
+
+    def table(self) -> list[str]:
+        """Give a line for each task of a mixture, under a head; nothing for a single task."""
+        if not self.tasks:
+            return []
+        wide = max(len(share.task) for share in self.tasks)
+        head = f"{'task':<{wide}}  {'has':>7}  {'rate':>6}  {'rows':>7}  {'tokens':>9}  {'answer':>8}  epochs"
+        return [head] + [
+            f"{one.task:<{wide}}  {one.size:>7}  {one.rate:>6.1%}  {one.rows:>7}  {one.tokens:>9}  "
+            f"{one.answer_tokens:>8}  {one.epochs:>6.2f}"
+            for one in self.tasks
+        ]
 
 
 def admit(rows: Sequence[Encoded], length: Length) -> tuple[list[Encoded], Ledger]:

@@ -22,6 +22,7 @@ from tunesmith.data.formats import Format, instances, told, turned
 from tunesmith.errors import DataError
 from tunesmith.names import suggest
 
+Reader = Callable[[Path], Iterator[Mapping[str, Any]]]
 FORMATS = ("jsonl", "json", "csv", "tsv", "parquet")
 
 
@@ -133,8 +134,12 @@ def _records(source: Source) -> Iterator[Mapping[str, Any]]:
         raise DataError(f"{path}: no such file", fix="check the path; it is relative to the task file")
     table = partial(_csv, columns=source.columns or None)
     readers: dict[str, Callable[[Path], Iterator[Mapping[str, Any]]]] = {
-        "jsonl": _jsonl, "json": _json, "csv": table, "tsv": table, "parquet": _parquet,
-    }  # fmt: skip
+        "jsonl": _jsonl,
+        "json": _json,
+        "csv": table,
+        "tsv": table,
+        "parquet": _parquet,
+    }
     suffix = path.suffix.removeprefix(".").lower()
     if suffix not in readers:
         raise DataError(f"{path}: format '{suffix}' is not known", fix=suggest(suffix, FORMATS))

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 import jinja2
 import jinja2.exceptions
 import jinja2.meta
+import jinja2.nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import field_validator
 
@@ -168,7 +169,7 @@ class Template(Record):
         if not isinstance(self.choices, str):
             return self.choices
         made = self._guarded(row, lambda: _expression(str(self.choices))(dict(row.fields)))
-        if made is None:
+        if made is None and _says_none(self.choices):
             return ()
         if isinstance(made, jinja2.Undefined):
             raise self._missing(row)
@@ -261,6 +262,12 @@ def _texts(value: Any) -> list[str]:
 def _names(text: str) -> frozenset[str]:
     found = jinja2.meta.find_undeclared_variables(_JINJA.parse(text))
     return frozenset(found - set(_JINJA.globals))
+
+
+@lru_cache(maxsize=512)
+def _says_none(text: str) -> bool:
+    """Tell whether an expression gives none by its own words, as in `options | default(none)`."""
+    return any(constant.value is None for constant in _JINJA.parse(text).find_all(jinja2.nodes.Const))
 
 
 @lru_cache(maxsize=512)

@@ -1,4 +1,4 @@
-"""The verb `eval`: a model answers the questions of a split; answers and scores become a run folder."""
+"""The verb `eval`: a model answers the questions of one task or several; answers and scores become a run folder."""
 
 import time
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ __all__ = ["Question", "evaluate", "score_answers"]
 
 def evaluate(
     target: str,
-    question: Question,
+    question: Question | Sequence[Question],
     folder: Path,
     command: Sequence[str] = (),
     strength: float = 1.0,
     fresh: bool = False,
 ) -> Run:
-    """Let a model, or what a training run made, answer `question`; write the new run folder `folder`.
+    """Let a model, or what a training run made, answer `question`, or several; write the new run folder `folder`.
 
     `target` is anything `find` knows, the folder of a training run, or that of
     an adapter, ours or peft's, of whose effect `strength` (0 to 1) is taken.
@@ -45,25 +45,48 @@ def evaluate(
         raise ConfigError(
             f"--strength: {target} is a model, not an adapter", fix="leave it out, or name a training run"
         )
-    prompts = question.prompts()
-    check(question.task, prompts, question.by)
-    for name in question.task.metrics:
-        metric(name, question.language)
+    asked = [(one, one.prompts()) for one in _several(question)]
+    for one, prompts in asked:
+        check(one.task, prompts, one.by)
+        for name in one.task.metrics:
+            metric(name, one.language)
     model = load_trained(adapter, strength=strength) if adapter else _load_base(target)
-    asked = _asked(target, adapter, model, question, prompts)
+    told = _asked(target, adapter, model, asked)
     with only_writer(folder):
-        run = Run.begin(folder, {**asked, **({"strength": strength} if adapter else {})})
-        run.write_json("provenance.json", provenance(model, question.task.provenance(), question.seed, command))
+        run = Run.begin(folder, {**told, **({"strength": strength} if adapter else {})})
+        run.write_json("provenance.json", provenance(model, _sources(asked), asked[0][0].seed, command))
         device.reset_peak()
         started = time.perf_counter()
-        watching = Watch("answer", requests(prompts, question.by))
+        watching = Watch("answer", sum(requests(prompts, one.by) for one, prompts in asked))
+        scores: list[Score] = []
+        answers: list[Answer] = []
         with watching as watch, responses.counted("fresh" if fresh else "on") as count:
-            answers = answer(model, question, prompts, watch.advance)
-        seconds = time.perf_counter() - started
-        run.write_lines(f"answers/{question.task.name}.jsonl", answers)
-        run.write_lines("scores.jsonl", score_answers(question, answers, prompts[0].template))
-        run.finish(_summary(model, answers, count, seconds))
+            for one, prompts in asked:
+                found = answer(model, one, prompts, watch.advance)
+                run.write_lines(f"answers/{one.task.name}.jsonl", found)
+                scores += score_answers(one, found, prompts[0].template)
+                answers += found
+        run.write_lines("scores.jsonl", scores)
+        run.finish(_summary(model, answers, count, time.perf_counter() - started))
     return run
+
+
+def _several(question: Question | Sequence[Question]) -> list[Question]:
+    """Give one question or several as a list. Raises ConfigError if there are none, or two on one task."""
+    questions = [question] if isinstance(question, Question) else list(question)
+    names = [one.task.name for one in questions]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if not questions or twice is not None:
+        told = "there is no task to evaluate on" if not questions else f"the task '{twice}' is named twice"
+        raise ConfigError(told, fix="name each task once")
+    return questions
+
+
+def _sources(asked: Sequence[tuple[Question, Sequence[Prompt]]]) -> dict[str, dict[str, str | int]]:
+    if len(asked) == 1:
+        return asked[0][0].task.provenance()
+    tasks = [one.task for one, _ in asked]
+    return {f"{task.name}/{split}": told for task in tasks for split, told in task.provenance().items()}
 
 
 def score_answers(question: Question, answers: Sequence[Answer], template: str) -> list[Score]:
@@ -111,13 +134,21 @@ def _load_base(target: str) -> Model:
 
 
 def _asked(
-    target: str, adapter: Adapter | None, model: Model, question: Question, prompts: Sequence[Prompt]
+    target: str, adapter: Adapter | None, model: Model, asked: Sequence[tuple[Question, Sequence[Prompt]]]
 ) -> dict[str, object]:
-    return {
+    """Write down what is asked: of one task beside the model, of several below `tasks`."""
+    told = [_asked_of(question, prompts) for question, prompts in asked]
+    who = {
         "verb": "eval",
         "model": model.name if adapter is None else adapter.base,
         "method": adapter.method.name if adapter else None,
         "adapter": target if adapter else None,
+    }
+    return {**who, **told[0]} if len(told) == 1 else {**who, "shots": asked[0][0].shots, "tasks": told}
+
+
+def _asked_of(question: Question, prompts: Sequence[Prompt]) -> dict[str, object]:
+    return {
         "task": question.task.name,
         "split": question.split,
         "shots": question.shots,

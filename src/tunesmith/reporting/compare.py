@@ -73,9 +73,11 @@ def label(run: Run) -> str:
     return f"{title}, {shots}-shot" if shots else title
 
 
-def language(run: Run) -> str:
-    """Give the language of a run's answers, by which some metrics cut words."""
-    return str(run.asked().get("language", "en"))
+def language(run: Run, task: str) -> str:
+    """Give the language of a run's answers to a task, by which some metrics cut words."""
+    asked = run.asked()
+    told = next((one for one in asked.get("tasks", ()) if one["task"] == task), asked)
+    return str(told.get("language", "en"))
 
 
 def compare(a: Run, b: Run) -> list[Comparison]:
@@ -130,7 +132,7 @@ def _compare_task(a: Run, b: Run, task: str) -> list[Comparison]:
     matched = [theirs[answer.id] for answer in ours]
     values = {(score.metric, score.task): score.value for score in b.scores()}
     return [
-        _difference(task, score.metric, language(a), ours, matched)
+        _difference(task, score.metric, language(a, task), ours, matched)
         for score in a.scores()
         if score.task == task and (score.metric, task) in values and score.dimension == "accuracy"
     ]

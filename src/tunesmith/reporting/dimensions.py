@@ -64,7 +64,7 @@ def differences(a: Run, b: Run) -> dict[tuple[str, str], Paired]:
     kinds = {name: str(facts["kind"]) for name, facts in _told(a)["perturbations"].items() if facts["rows_changed"]}
     answers = {way: _matched(a, b, f"{task}@{way}" if way else task) for way in ("", *kinds)}
     for name in a.asked()["metrics"]:
-        one = metric(name, language(a))
+        one = metric(name, language(a, task))
         ours, theirs = ({way: _stats(one, sides[i]) for way, sides in answers.items()} for i in (0, 1))
         found["accuracy", _title("accuracy", name)] = paired(one, ours[""], theirs[""])
         for kind in dict.fromkeys(kinds.values()) if one.by_row else ():

@@ -78,7 +78,7 @@ def examples(ladder: Ladder) -> Examples | None:
 def _row_metric(ladder: Ladder) -> Metric | None:
     """Give the metric that marks single answers: the main one, or exact match where that needs many rows."""
     try:
-        mark = metric(ladder.main, language(ladder.before.run))
+        mark = metric(ladder.main, language(ladder.before.run, ladder.task))
     except ConfigError:  # a metric of another program
         return None
     return mark if mark.by_row else metric("exact_match")

@@ -98,10 +98,10 @@ class Past:
         return sum(trouble.kind == "not a number" for trouble in self.troubles)
 
 
-def lay_out(model: Model, rows: Sequence[Encoded], recipe: Recipe) -> Plan:
-    """Fix which rows meet in which step; depends on the recipe and the rows' ids alone."""
+def lay_out(model: Model, learned: Sequence[Sequence[Encoded]], recipe: Recipe) -> Plan:
+    """Fix which of the rows of each epoch meet in which step; depends on the recipe and the rows' ids alone."""
     epochs = []
-    for epoch in range(recipe.train.epochs):
+    for epoch, rows in enumerate(learned):
         order = epoch_order(rows, recipe.seed, epoch)
         filled = fill(model, order, recipe)
         epochs.append(tuple(tuple(tuple(b) for b in group) for group in groups(filled, recipe.train.accumulate)))

@@ -6,10 +6,10 @@ from statistics import median
 
 from tunesmith.data.encode import Encoded, Encoder
 from tunesmith.data.ledger import Ledger
-from tunesmith.data.task import Task, load_task
+from tunesmith.data.task import Task
 from tunesmith.models.load import find
 from tunesmith.recipe import Recipe
-from tunesmith.training.prepare import prepare_rows, training_encoder
+from tunesmith.training.prepare import load_work, prepare_rows, training_encoder
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def preview(recipe: Recipe, n: int = 3, task: Task | None = None) -> Preview:
     """
     place = find(recipe.model)
     encoder = training_encoder(place, recipe)
-    prepared = prepare_rows(task or load_task(recipe.task), recipe, encoder)
+    prepared = prepare_rows(task or load_work(recipe), recipe, encoder)
     wordings = {prompt.id: prompt.template for prompt in prepared.prompts}
     shown = tuple(_show(encoder, row, wordings[row.id]) for row in prepared.rows[:n])
     return Preview(shown, tuple(row.size for row in prepared.rows), prepared.ledger)

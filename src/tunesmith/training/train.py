@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tunesmith import methods
 from tunesmith.adapters import folder as adapters
-from tunesmith.data.task import Task, load_task
+from tunesmith.data.task import Task
 from tunesmith.errors import FitError, ModelError, RunError
 from tunesmith.method import Full
 from tunesmith.methods.evidence import Evidence
@@ -28,7 +28,7 @@ from tunesmith.runs.run import Run, vacant
 from tunesmith.training.interrupt import stop_on_interrupt
 from tunesmith.training.loop import Past, Plan, gradients, lay_out, mean_loss, steps
 from tunesmith.training.optimizer import MasterAdamW
-from tunesmith.training.prepare import Prepared, labels, prepare_rows, training_encoder
+from tunesmith.training.prepare import Prepared, labels, load_work, prepare_rows, training_encoder
 from tunesmith.training.resume import Begun, Learning, method_state, refuse_changes, restore, save
 from tunesmith.training.trackers import check, export
 
@@ -54,10 +54,10 @@ def train(
     if not begun_before:
         vacant(folder)
     check(recipe.track)
-    task = task or load_task(recipe.task)
+    work = task or load_work(recipe)
     place = find(recipe.model)
     encoder = training_encoder(place, recipe)
-    prepared = prepare_rows(task, recipe, encoder)
+    prepared = prepare_rows(work, recipe, encoder)
     model = load(place, encoder, recipe.dtype, methods.place_of_base(recipe.method))
     check_context(model, recipe)
     recipe = recipe.resolved(model.width)
@@ -72,7 +72,7 @@ def train(
         run.write_json("ledger.json", prepared.ledger.model_dump())
         if not (folder / "provenance.json").is_file():
             run.write_json("provenance.json", origin)
-        plan = lay_out(model, prepared.rows, recipe)
+        plan = lay_out(model, prepared.epochs, recipe)
         found = newest(folder / "checkpoints", _say)
         if recipe.train.gradient_checkpointing:
             model.net.gradient_checkpointing_enable({"use_reentrant": False})

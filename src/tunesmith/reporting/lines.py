@@ -1,0 +1,61 @@
+"""What the command line says of a run: lines of text, computed from its folder."""
+
+from tunesmith.reporting.compare import Comparison, compare, label
+from tunesmith.runs.records import Summary
+from tunesmith.runs.run import Run
+
+
+def train_lines(run: Run) -> list[str]:
+    """Say what was learned from, how fast, and how the loss went."""
+    facts, ledger = run.summary(), run.ledger()
+    before, after = facts.first_validation_loss, facts.validation_loss
+    validation = "" if before is None or after is None else f", validation {before:.3f} -> {after:.3f}"
+    return [
+        *(ledger.lines() if ledger else []),
+        f"{facts.steps} steps, {facts.tokens} tokens in {facts.seconds:.0f} s "
+        f"({facts.tokens_per_second:.0f} tokens/s), peak memory {facts.peak_memory_bytes / 2**30:.1f} GiB",
+        f"loss {facts.first_loss:.3f} -> {facts.final_loss:.3f}{validation}",
+    ]
+
+
+def eval_lines(run: Run) -> list[str]:
+    """Say each score with its interval, and what is to be known of the answers."""
+    scores, facts = run.scores(), run.summary()
+    several = len({score.task for score in scores}) > 1
+    wide = max(len(score.task) for score in scores)
+    lines = [
+        (f"{score.task:<{wide}}  " if several else "")
+        + f"{score.metric:<12} {score.value:.4f}  [{score.low:.4f}, {score.high:.4f}]  n={score.n}"
+        for score in scores
+    ]
+    return [*lines, *_answering(facts)]
+
+
+def _answering(facts: Summary) -> list[str]:
+    speed = f", {facts.tokens_per_second:.0f} tokens/s" if facts.tokens_per_second else ""
+    told = {
+        f"{facts.prompt_tokens:.0f} prompt tokens per request, {facts.seconds:.0f} s{speed}": True,
+        f"{facts.cached_answers} of {facts.requests} requests were answered before; the speed is that of the "
+        "others": facts.cached_answers,
+        f"{facts.unfinished_answers} answers were cut off at the task's "
+        "generation.max_new_tokens": facts.unfinished_answers,
+        f"{facts.tied_answers} questions had choices that were equally likely; one of them was "
+        "drawn": facts.tied_answers,
+    }
+    return [line for line, so in told.items() if so]
+
+
+def compare_lines(first: Run, other: Run) -> list[str]:
+    """Say how two runs differ on each metric of each task that both answered."""
+    found = compare(first, other)
+    wide = max(len(one.task) for one in found)
+    several = len({one.task for one in found}) > 1
+    head = f"{other.folder} ({label(other)}) against {first.folder} ({label(first)})"
+    return [head, *(f"  {one.task:<{wide}}" * several + _difference(one) for one in found)]
+
+
+def _difference(found: Comparison) -> str:
+    return (
+        f"  {found.metric:<12} {found.a:.4f} -> {found.b:.4f}  {found.difference:+.4f} "
+        f"[{found.low:+.4f}, {found.high:+.4f}]  p={found.p:.4f}  n={found.n}  {found.verdict()}"
+    )
