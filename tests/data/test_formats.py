@@ -360,9 +360,9 @@ def test_a_small_file_has_the_splits_into_which_rows_fall(tmp_path):
 
 
 @pytest.mark.parametrize(("record", "why"), [
-    ({"id": 1, "text": "x", "label": "y"}, "the columns id, text, label; no known format"),
+    ({"id": 1, "text": "x", "label": "y"}, "the columns id, text, label, which no known format has"),
     ({**ALPACA, "answer": "x"}, "the answer may be 'answer'"),
-    ({"prompt": "x", "completion": "y", "label": False}, "'label' may say which completions are bad"),
+    ({"prompt": "x", "completion": "y", "label": False}, "'label' may mark bad completions"),
     ({"文字": "x", "two words": "y"}, "the columns 文字, two words"),
 ])  # fmt: skip
 def test_other_columns_are_answered_with_a_task_file_to_write(tmp_path, record, why):

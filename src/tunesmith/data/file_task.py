@@ -24,11 +24,11 @@ def file_task(path: Path) -> dict[str, Any]:
     columns = list(dict.fromkeys(name for record in records for name in record))
     form = told(records)
     if form == "rows" and not set(columns) >= PLAIN:
-        raise _unclear(path, columns, "no known format is theirs")
+        raise _unclear(path, columns, "which no known format has")
     if form != "rows" and "answer" in columns and (form == "alpaca" or "instruction" in columns):
-        raise _unclear(path, columns, "the answer may be 'answer', or that of the format")
+        raise _unclear(path, columns, "where the answer may be 'answer' or the format's own")
     if "completion" in columns and any(isinstance(record.get("label"), bool) for record in records):
-        raise _unclear(path, columns, "'label' may say which completions are bad ones, and all would be learned")
+        raise _unclear(path, columns, "where 'label' may mark bad completions, and all would be learned")
     source = Source(file=path.resolve(), format=form)
     return {
         "name": path.stem,
@@ -64,4 +64,4 @@ def _unclear(path: Path, columns: Sequence[str], why: str) -> DataError:
         f"source: {{train: {{file: {file}, part: [0, 0.9]}}, test: {{file: {file}, part: [0.9, 1]}}}}",
         f"templates: [{{name: plain, prompt: {question}, answer: {answer}}}]",
     )
-    return DataError(f"{path}: has the columns {', '.join(columns)}; {why}", fix="\n    ".join(lines))
+    return DataError(f"{path}: has the columns {', '.join(columns)}, {why}", fix="\n    ".join(lines))

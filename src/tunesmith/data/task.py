@@ -175,7 +175,7 @@ def load_task(name: str, beside: Path | None = None) -> Task:
     if found is not None:
         return read_task(found)
     if Path(name).suffix in (".yaml", ".yml") or _is_data(Path(name)):
-        raise ConfigError(f"{name}: no such file", fix="check the path of the task file")
+        raise ConfigError(f"{name}: no such file", fix="check the path")
     raise ConfigError(
         f"there is no task '{name}'", fix=f"{suggest(name, embedded_tasks())}, or the path of a task file"
     )
