@@ -15,7 +15,7 @@ __version__ = version("tunesmith")
 
 _HOMES = {
     "preview": "tunesmith.training.preview",
-    "train": "tunesmith.training.train",
+    "train": "tunesmith.evaluation.measured",
     "evaluate": "tunesmith.evaluation.evaluate",
     "Question": "tunesmith.evaluation.evaluate",
     "bench": "tunesmith.evaluation.benchmarks",

@@ -53,8 +53,8 @@ def train(
     ] = False,
 ) -> None:
     """Train as a recipe says."""
+    from tunesmith.evaluation.measured import train as run_training
     from tunesmith.reporting.lines import train_lines
-    from tunesmith.training.train import train as run_training
 
     if resume and (run / "DONE").is_file():
         typer.echo(f"{run} has come to its end: nothing to do")
@@ -100,6 +100,9 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each parameter is an option of the com
     same_shots: Annotated[
         bool, typer.Option("--same-shots", help="Show every question the same examples: several times faster.")
     ] = False,
+    listed: Annotated[
+        bool, typer.Option("--listed/--unlisted", help="Whether questions list their choices, where a wording can.")
+    ] = True,
     fresh: Annotated[bool, typer.Option("--fresh", help="Compute every answer, also those kept from before.")] = False,
 ) -> None:
     """Answer the questions of a split, and score the answers."""
@@ -112,7 +115,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each parameter is an option of the com
 
     way = pick({one: one for one in get_args(By)}, by, "way to answer")
     questions = [
-        Question(one, split_named(split), shots, template, limit, seed, way, same_shots)
+        Question(one, split_named(split), shots, template, limit, seed, way, same_shots, listed)
         for name in task
         for one in load_tasks(name)
     ]

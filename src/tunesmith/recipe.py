@@ -51,10 +51,34 @@ class Limit(Record):
     validation: PositiveInt | None = 100
 
 
+class Forget(Record):
+    """What is measured before and after, on tasks that are not learned and on a small fixed general text.
+
+    `tasks` names them; "auto" takes the embedded tasks that are answered by choice and share no cluster with what is
+    learned, and the tasks that are held out. `limit` is how many rows of each. `max_forgetting` is the
+    share of the base's ability that may be lost: then it is looked at every `every` steps (0: after each epoch),
+    the weights with the least validation loss that pass are kept, and a training none of whose looks passes fails.
+    """
+
+    tasks: tuple[str, ...] | Literal["auto"] = "auto"
+    text: bool = True
+    limit: PositiveInt = 40
+    max_forgetting: float | None = Field(default=None, ge=0.0, le=1.0)
+    every: NonNegativeInt = 0
+
+
+class Replay(Record):
+    """Rows of other tasks that are mixed in so that they are not forgotten: `share` of all rows."""
+
+    tasks: tuple[str, ...] = Field(min_length=1)
+    share: float = Field(default=0.1, gt=0.0, lt=1.0)
+
+
 class Recipe(Record):
     """One training. Every field has its default here and nowhere else.
 
-    It learns one `task`, or a `mixture` of several. `template` names the wording of its rows, or "any".
+    It learns one `task`, or a `mixture` of several; `replay` adds rows of others to one task.
+    `template` names the wording of its rows, or "any".
     `leaked` says what happens to training rows that share text with rows of evaluation.
     `track` names where its numbers are shown besides; it changes nothing in what is learned.
     """
@@ -62,6 +86,7 @@ class Recipe(Record):
     model: str = "smollm2"
     task: str | None = None
     mixture: Mixture | None = None
+    replay: Replay | None = None
     template: str = "any"
     prompting: Literal["auto", "chat", "plain"] = "auto"
     method: Method = Lora()
@@ -69,6 +94,7 @@ class Recipe(Record):
     length: Length = Length()
     limit: Limit = Limit()
     leaked: Literal["tell", "drop", "error"] = "tell"
+    forgetting: Forget = Forget()
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     seed: int = 0
     track: tuple[Tracker, ...] = ()
@@ -86,6 +112,10 @@ class Recipe(Record):
             raise ValueError("names both a 'task' and a 'mixture'; leave one out")
         if self.mixture is not None and self.template != "any":
             raise ValueError("a mixture draws its wordings: leave 'template' out")
+        if self.replay is not None and (self.task is None or self.template != "any"):
+            raise ValueError(
+                "'replay' is for one 'task' with any of its wordings: give a mixture's tasks rates instead"
+            )
         return self
 
     def resolved(self, width: int) -> "Recipe":

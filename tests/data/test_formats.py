@@ -218,7 +218,10 @@ def test_the_format_is_told_from_the_fields_of_all_records(records, known):
 def task(tmp_path, records, template=OWN, **values):
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, records)))
     source = {"train": {"file": tmp_path / "rows.jsonl"}}
-    return Task.parse({"name": "t", "source": source, "templates": [template], **values}, "test")
+    return Task.parse(
+        {"name": "t", "source": source, "templates": template if isinstance(template, str) else [template], **values},
+        "test",
+    )
 
 
 def test_a_file_that_has_what_the_wordings_ask_for_is_left_as_it_is(tmp_path):
@@ -278,9 +281,26 @@ def test_splits_keep_a_conversation_together(read):
     assert sum(len(read(*records, part=part)) for part in ((0, 0.5), (0.5, 1))) == 120
 
 
-@pytest.mark.parametrize("shape", [{"messages": list}, {"conversations": list}])
-def test_lists_of_structs_in_parquet_are_read(tmp_path, shape):
-    (name,) = shape
+def test_conversations_may_be_parted_by_a_field(read):
+    records = [{"id": f"c{i}", "system": f"topic {i % 4}", "messages": [ASKED, TOLD]} for i in range(40)]
+    for name in ("system", "topic"):
+        by = [{**record, "topic": record["system"]} for record in records]
+        parts = [read(*by, part=part, part_by=name) for part in ((0, 0.5), (0.5, 1))]
+        topics = [{row.fields["system"] for row in part} for part in parts]
+        assert not topics[0] & topics[1]
+    with pytest.raises(DataError, match="has no field 'theme' for its part"):
+        read(*records, part_by="theme")
+
+
+def test_where_leaves_out_what_a_format_would_refuse(tmp_path):
+    empty = {**ALPACA, "output": " "}
+    made = {"fields": {"answer": "{{ output }}"}, "where": "{{ output.strip() }}", "cluster": "instructions"}
+    (prompt,) = task(tmp_path, [ALPACA, empty], "instructions", **made).prompts("train")
+    assert (prompt.question, prompt.answer) == ("Say it in French.\n\ncheese", "fromage")
+
+
+@pytest.mark.parametrize("name", ["messages", "conversations"])
+def test_lists_of_structs_in_parquet_are_read(tmp_path, name):
     turns = CHAT["messages"] if name == "messages" else SHAREGPT["conversations"]
     empty = {"tool_calls": None, "weight": None}
     Dataset.from_list([{"id": "p", name: [{**turn, **empty} for turn in turns]}]).to_parquet(

@@ -1,7 +1,6 @@
 import pytest
 
 from tunesmith.data.encode import Encoded
-from tunesmith.data.leakage import find_leaks
 from tunesmith.data.ledger import admit, duplicates
 from tunesmith.data.template import Prompt
 from tunesmith.errors import DataError, FitError
@@ -67,15 +66,3 @@ def test_duplicates_are_found_whatever_their_case_and_spacing():
     texts = [("Hi there", "A"), ("hi  there!", "a"), ("hi", "a")]
     prompts = [Prompt(f"r{i}", question, answer, (answer,), "t") for i, (question, answer) in enumerate(texts)]
     assert duplicates(prompts) == ("r1",)
-
-
-def test_leaks_are_found_by_whole_text_and_by_thirteen_words():
-    thirteen = " ".join(f"w{i}" for i in range(13))
-    held = [("h1", "Good morning, doctor."), ("h2", f"before {thirteen} after")]
-    found = find_leaks([("a", "good MORNING doctor"), ("b", f"x {thirteen} y"), ("c", "w0 w1 w2 and no more")], held)
-    assert [(leak.id, leak.other, leak.kind) for leak in found] == [("a", "h1", "same"), ("b", "h2", "13-gram")]
-
-
-def test_wording_that_all_rows_share_is_no_leak():
-    frame = " ".join(f"w{i}" for i in range(20))
-    assert find_leaks([("a", f"{frame} one")], [("h1", f"{frame} two"), ("h2", f"{frame} three")]) == []

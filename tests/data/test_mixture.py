@@ -15,9 +15,10 @@ WORD, LIST = "{{ word }}", {"choices": "{{ options }}"}
 TEMPLATES = [
     {"name": "plain", "prompt": "Say {{ word }}{{ options_ }}", "answer": WORD, **LIST},
     {"name": "other", "prompt": "Repeat: {{ word }}{{ options_ }}", "answer": WORD, **LIST},
-    {"name": "thought", "kind": "chain_of_thought", "prompt": "Say {{ word }}", "answer": "{{ rationale }} {{ word }}"},
+    {"name": "thought", "kind": "chain_of_thought", "prompt": "Say {{ word }}", "answer": "{{ rationale }} {{ word }}",
+     "choices": "{{ offered | default(none) }}"},
     {"name": "back", "kind": "inverted", "prompt": "Which word? {{ word }}", "answer": WORD},
-]
+]  # fmt: skip
 
 
 @pytest.fixture

@@ -108,6 +108,17 @@ def test_parts_of_one_file_never_overlap_and_leave_nothing_out(tmp_path):
         read_rows(source.model_copy(update={"part": (0.0, 0.0001)}))
 
 
+def test_rows_that_share_a_field_stay_in_one_part(tmp_path):
+    written(tmp_path, "jsonl", "\n".join(json.dumps({"passage": f"p{i % 9}", "n": i}) for i in range(90)))
+    source = Source(file=tmp_path / "rows.jsonl", part_by="passage")
+    parts = [read_rows(source.model_copy(update={"part": part})) for part in [(0.0, 0.7), (0.7, 1.0)]]
+    passages = [{row.fields["passage"] for row in part} for part in parts]
+    assert not passages[0] & passages[1]
+    assert sum(map(len, parts)) == 90
+    with pytest.raises(DataError, match="has no field 'pasage' for its part"):
+        read_rows(source.model_copy(update={"part": (0.0, 0.5), "part_by": "pasage"}))
+
+
 @pytest.mark.parametrize("values", [{}, {"file": "a.jsonl", "hub": "b"}, {"file": "a.jsonl", "part": [0.5, 0.5]}])
 def test_a_source_names_one_place_and_a_proper_share(values):
     with pytest.raises(ConfigError):

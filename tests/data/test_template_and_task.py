@@ -53,6 +53,10 @@ def test_choices_that_are_no_list_of_different_texts_are_refused(options):
         wording("{{ options }}", options=options)
 
 
+def test_a_row_without_choices_of_its_own_is_answered_freely():
+    assert wording("{{ options | default(none) }}").choices == ()
+
+
 def test_wrong_choices_are_refused_where_they_are_written():
     with pytest.raises(DataError, match="uses the field 'optoins'"):
         wording("{{ optoins }}", options=["1", "2"])
@@ -86,6 +90,11 @@ def test_references_come_from_their_fields_where_a_split_has_them():
     assert prompt.references == ("one", "two")
     assert prompt.answer == "one"
     assert PLAIN.render(ROW, references=("s1", "s2")).references == ("They greet.",)
+
+
+def test_an_inverted_wording_is_marked_against_its_own_answer():
+    asked = Template(name="i", kind="inverted", prompt="{{ s1 }}", answer="{{ q }}")
+    assert asked.render(Row("r", {"q": "x?", "s1": "one"}), references=("s1",)).references == ("x?",)
 
 
 def task_file(tmp_path, **changes):
@@ -173,3 +182,48 @@ def test_dialogsum_test_rows_have_three_references():
     task = read_task(Path(__file__).parents[2] / "tasks" / "dialogsum-local.yaml")
     prompts = task.prompts("test", limit=20)
     assert {len(prompt.references) for prompt in prompts} == {3}
+
+
+def thoughtful(kind):
+    answer = "{{ steps }} So the answer is {{ a }}." if kind == "chain_of_thought" else "{{ a }}"
+    template = Template(name="t", prompt="{{ q }}{{ options_ }}", answer=answer, choices="{{ options }}", kind=kind)
+    return template.render(Row("r1", {"q": "1 + 1?", "steps": "Count.", "a": "2", "options": ["1", "2"]}))
+
+
+def test_a_chain_of_thought_lists_the_choices_and_is_none_of_them():
+    thought, direct = thoughtful("chain_of_thought"), thoughtful("direct")
+    assert thought.question == direct.question == "1 + 1?\n\nOptions:\n- 1\n- 2"
+    assert (thought.answer, thought.choices) == ("Count. So the answer is 2.", ())
+    assert (direct.answer, direct.choices) == ("2", ("1", "2"))
+
+
+def test_the_field_that_is_missing_is_named_and_not_one_that_may_be():
+    template = Template(name="t", prompt="{{ q }}", answer="{{ steps }}", choices="{{ options | default(none) }}")
+    with pytest.raises(DataError, match="uses the field 'steps'"):
+        template.render(Row("r1", {"q": "x"}))
+
+
+def sieve(tmp_path, where):
+    write_rows(tmp_path / "rows.jsonl", [{"t": "x", "s": "a"}, {"t": "y", "s": ""}, {"t": "z", "s": "-"}])
+    (tmp_path / "task.yaml").write_text(
+        "name: t\nsource: {train: {file: rows.jsonl}}\nfields: {said: \"{{ s | replace('-', '') }}\"}\n"
+        f"where: '{where}'\ntemplates: [{{name: p, prompt: '{{{{ t }}}}', answer: '{{{{ said }}}}'}}]\n"
+    )
+    return read_task(tmp_path / "task.yaml")
+
+
+def test_where_leaves_out_rows_by_their_own_fields_and_those_made(tmp_path):
+    task = sieve(tmp_path, "{{ said }}")
+    assert [row.fields["t"] for row in task.rows("train")] == ["x"]
+    assert task.provenance()["train"]["rows"] == 1
+    assert len(sieve(tmp_path, "{{ s }}").rows("train")) == 2
+    assert len(sieve(tmp_path, "").rows("train")) == 3
+
+
+def test_where_is_one_expression_that_can_be_told_and_leaves_something(tmp_path):
+    with pytest.raises(ConfigError, match="where: is not one expression"):
+        sieve(tmp_path, "said")
+    with pytest.raises(DataError, match="'where' cannot be told: 'siad' is undefined"):
+        sieve(tmp_path, "{{ siad }}").rows("train")
+    with pytest.raises(DataError, match="'where' leaves no row of the train split"):
+        sieve(tmp_path, "{{ false }}").rows("train")

@@ -10,6 +10,12 @@ def test_exact_match_ignores_case_and_punctuation_and_empty_answers():
     assert mark.value(stats) == pytest.approx(3 / 4)
 
 
+def test_verbatim_sees_the_signs_that_exact_match_does_not():
+    mark = metric("verbatim")
+    stats = mark.stats(["] )", ") ]", "Blue.", ""], [("]  )\n",), ("] )",), ("red", "Blue."), ("",)])
+    assert stats.ravel().tolist() == [1, 0, 1, 0]
+
+
 def test_squad_counts_words_as_often_as_they_occur():
     assert squad_f1("cat cat sat", ["cat sat sat"]) == pytest.approx(2 / 3)
     assert squad_f1("The U.S. army", ["us army", "army"]) == 1

@@ -7,13 +7,13 @@ from tunesmith.climb.verdict import Rung, Verdict, decide, reaches
 from tunesmith.data.task import load_task
 from tunesmith.errors import ConfigError, FitError, RunError
 from tunesmith.evaluation.evaluate import Question, evaluate
+from tunesmith.evaluation.measured import train
 from tunesmith.metrics import metric
 from tunesmith.names import suggest
 from tunesmith.recipe import Recipe
 from tunesmith.reporting.compare import method_title
 from tunesmith.reporting.report import write_report
 from tunesmith.runs.run import Run, vacant
-from tunesmith.training.train import train
 
 FEW_SHOTS = 3
 

@@ -274,7 +274,9 @@ def _field(record: Fields, name: str, where: str) -> Any:
 def _filled(record: Fields, name: str, where: str) -> str:
     text = _text(_field(record, name, where), name, where)
     if not text.strip():
-        raise DataError(f"{where}: its '{name}' is empty", fix="fill or remove that row")
+        raise DataError(
+            f"{where}: its '{name}' is empty", fix="fill or remove that row, or see 'where' in docs/tasks.md"
+        )
     return text
 
 

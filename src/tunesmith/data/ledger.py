@@ -5,6 +5,7 @@ named here, and when more rows are affected than the budget allows, nothing
 runs at all.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -62,7 +63,9 @@ class Ledger(Record):
             ids = getattr(self, name)
             if ids:
                 shown = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
-                text.append(f"{len(ids)} {name}: {shown}")
+                kinds = Counter(leak.kind for leak in self.leaks) if name == "leaked" else {}
+                how = f" ({', '.join(f'{n} {kind}' for kind, n in kinds.items())})" if kinds else ""
+                text.append(f"{len(ids)} {name}{how}: {shown}")
         return text + self.table()
 
     def table(self) -> list[str]:

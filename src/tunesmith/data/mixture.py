@@ -351,4 +351,4 @@ def _wording(member: Member, row: Row, key: str, seed: int) -> Template:
 
 def _fills(wording: Template, row: Row) -> bool:
     """Tell whether a row has what a chain of thought is made of; what other wordings lack is an error of theirs."""
-    return wording.kind != "chain_of_thought" or wording.fields() <= set(row.fields)
+    return wording.kind != "chain_of_thought" or wording.model_copy(update={"choices": ()}).fields() <= set(row.fields)

@@ -33,7 +33,9 @@ class Source(Record):
     field 'id' where there is one, and otherwise a hash of its content.
     `columns` names the columns of a csv or tsv file that has no header.
     `part: [0.0, 0.9]` keeps the rows whose hashed id falls into that share, so
-    that one file can serve as several splits that never overlap. A conversation falls into it with all its turns.
+    that one file can serve as several splits that never overlap. `part_by` names a field that is hashed in the id's
+    place: rows that share its content, such as the questions about one passage, stay in one split; so does a
+    conversation with all its turns, always.
     `format` names a well-known shape of the records (`data/formats.py`); "auto" tells it from their field names, and
     only where the wordings ask for an `instruction` or `answer` that the records lack; "rows" leaves them as they are.
     """
@@ -47,6 +49,7 @@ class Source(Record):
     columns: tuple[str, ...] = ()
     format: Format = "auto"
     part: tuple[float, float] = Field(default=(0.0, 1.0))
+    part_by: str | None = None
 
     @model_validator(mode="after")
     def _one_place(self) -> "Source":
@@ -80,7 +83,7 @@ def read_rows(source: Source, asked: Collection[str] | None = None) -> list[Row]
     read, an empty source, or two rows that claim the same id.
     """
     low, high = source.part
-    rows = [row for name, found in _grouped(source, asked) if low <= _share(name) < high for row in found]
+    rows = [row for share, found in _grouped(source, asked) if low <= share < high for row in found]
     if not rows:
         raise DataError(f"{source.place}: no row falls into part {list(source.part)}", fix="widen 'part'")
     return rows
@@ -88,7 +91,7 @@ def read_rows(source: Source, asked: Collection[str] | None = None) -> list[Row]
 
 def shares(source: Source) -> list[float]:
     """Say where in [0, 1) each row or conversation of `source` falls, by which `part` takes it or not."""
-    return [_share(name) for name, _ in _grouped(source, None)]
+    return [share for share, _ in _grouped(source, None)]
 
 
 def read_lines(path: Path) -> list[str]:
@@ -133,13 +136,7 @@ def _records(source: Source) -> Iterator[Mapping[str, Any]]:
     if not path.is_file():
         raise DataError(f"{path}: no such file", fix="check the path; it is relative to the task file")
     table = partial(_csv, columns=source.columns or None)
-    readers: dict[str, Callable[[Path], Iterator[Mapping[str, Any]]]] = {
-        "jsonl": _jsonl,
-        "json": _json,
-        "csv": table,
-        "tsv": table,
-        "parquet": _parquet,
-    }
+    readers: dict[str, Reader] = {"jsonl": _jsonl, "json": _json, "csv": table, "tsv": table, "parquet": _parquet}
     suffix = path.suffix.removeprefix(".").lower()
     if suffix not in readers:
         raise DataError(f"{path}: format '{suffix}' is not known", fix=suggest(suffix, FORMATS))
@@ -235,8 +232,8 @@ def _hub_records(source: Source) -> Iterator[Mapping[str, Any]]:
         ) from wrong
 
 
-def _grouped(source: Source, asked: Collection[str] | None) -> list[tuple[str, list[Row]]]:
-    """Read every record of a source: its id, and the rows that it gives."""
+def _grouped(source: Source, asked: Collection[str] | None) -> list[tuple[float, list[Row]]]:
+    """Read every record of a source: where in [0, 1) it falls, and the rows that it gives."""
     records = list(_records(source))
     if not records:
         raise DataError(f"{source.place}: holds no rows", fix="check that the file is the one you meant")
@@ -245,10 +242,11 @@ def _grouped(source: Source, asked: Collection[str] | None) -> list[tuple[str, l
         records = instances(records, source.place)
     found = _identified(records, source)
     if form == "rows":
-        return [(row.id, [row]) for row in found]
-    groups = [(row.id, _expanded(row, form, f"{source.place} row {i}")) for i, row in enumerate(found, 1)]
-    _refuse_twice([row.id for _, rows in groups for row in rows], source, "id")
-    return groups
+        return [(_share(_hashed(row, source)), [row]) for row in found]
+    groups = [_expanded(row, form, f"{source.place} row {number}") for number, row in enumerate(found, 1)]
+    _refuse_twice([row.id for rows in groups for row in rows], source, "id")
+    named = [Row(row.id, {**row.fields, **rows[0].fields}) for row, rows in zip(found, groups, strict=True)]
+    return [(_share(_hashed(row, source)), rows) for row, rows in zip(named, groups, strict=True)]
 
 
 def _format(records: Sequence[Mapping[str, Any]], source: Source, asked: Collection[str] | None) -> Format:
@@ -295,6 +293,16 @@ def _refuse_twice(names: Sequence[str], source: Source, key: str) -> None:
 
 def _canonical(fields: Mapping[str, Any]) -> str:
     return json.dumps(fields, sort_keys=True, ensure_ascii=False, default=str)
+
+
+def _hashed(row: Row, source: Source) -> str:
+    """Give what decides the part that a row falls into."""
+    if source.part_by is None:
+        return row.id
+    if source.part_by not in row.fields:
+        fix = suggest(source.part_by, row.fields)
+        raise DataError(f"{source.place}: row {row.id} has no field '{source.part_by}' for its part", fix=fix)
+    return str(row.fields[source.part_by])
 
 
 def _share(name: str) -> float:

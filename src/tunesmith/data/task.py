@@ -10,7 +10,7 @@ from tunesmith.config import Record, read_yaml
 from tunesmith.data.file_task import file_task
 from tunesmith.data.rows import FORMATS, Row, Source, draw, fingerprint, first, read_rows
 from tunesmith.data.shots import pick_shots
-from tunesmith.data.template import Kind, Prompt, Shot, Template, compiles, derived, derived_from
+from tunesmith.data.template import Kind, Prompt, Shot, Template, compiles, derived, holds, is_expression, uses
 from tunesmith.data.wordings import wordings
 from tunesmith.errors import ConfigError, DataError
 from tunesmith.names import pick, suggest
@@ -37,7 +37,8 @@ class Task(Record):
 
     `templates` are wordings of its own, or name a family of them (`data/wordings.py`), as `cluster` does where there
     are none; of a family, those in `language` are taken. `fields` makes further fields of a row's own, by Jinja: what
-    the wordings call `premise` may be `sentence1` here.
+    the wordings call `premise` may be `sentence1` here. `where` is an expression over a row's fields, those made
+    included, such as "{{ answer }}": rows for which it is empty or false are no part of the task.
     `extract` names the extractor (`metrics/extract.py`) that finds the answer in what a model generates; `norm`
     says what a long choice is given for its length where choices are told apart by likelihood (`metrics/choice.py`).
     """
@@ -47,6 +48,7 @@ class Task(Record):
     language: str = "en"
     source: Sources
     fields: dict[str, str] = Field(default_factory=dict)
+    where: str = ""
     references: tuple[str, ...] = ()
     metrics: tuple[str, ...] = Field(default=("rouge1", "rouge2", "rougeL"), min_length=1)
     generation: Generation = Generation()
@@ -81,6 +83,13 @@ class Task(Record):
             raise ValueError(f"'{wrong}' is not Jinja")
         return fields
 
+    @field_validator("where")
+    @classmethod
+    def _expresses(cls, text: str) -> str:
+        if text and not is_expression(text):
+            raise ValueError('is not one expression such as "{{ answer }}"')
+        return text
+
     def rows(self, split: Split, limit: int | None = None, seed: int = 0) -> list[Row]:
         """Read the rows of `split`, at most `limit`, in file order or a seeded one when limited.
 
@@ -91,6 +100,9 @@ class Task(Record):
             raise DataError(f"task '{self.name}' has no {split} split", fix=f"add 'source.{split}' to the task file")
         rows = read_rows(source, self._wanted())
         rows = [derived(row, self.fields) for row in rows] if self.fields else rows
+        rows = [row for row in rows if holds(row, self.where)] if self.where else rows
+        if not rows:
+            raise DataError(f"{source.place}: 'where' leaves no row of the {split} split", fix="correct 'where'")
         lacking = [name for name in self.references if not any(name in row.fields for row in rows)]
         if lacking and len(lacking) < len(self.references):
             fix = suggest(lacking[0], rows[0].fields)
@@ -100,7 +112,7 @@ class Task(Record):
     def _wanted(self) -> frozenset[str]:
         """Name the fields that the wordings and references want of the files, those that the task makes aside."""
         wanted = frozenset(self.references).union(*(template.fields() for template in self.templates))
-        return (wanted - set(self.fields)) | derived_from(self.fields)
+        return ((wanted | uses(self.where)) - set(self.fields)) | uses(*self.fields.values())
 
     def splits(self) -> list[Split]:
         """Name the splits the task has."""
@@ -129,18 +141,24 @@ class Task(Record):
         seed: int = 0,
         template: str | None = None,
         limit: int | None = None,
+        listed: bool = True,
     ) -> list[Prompt]:
         """Render the questions of `split`, each with `shots` examples from the training split.
 
         `template` is a wording's name; None takes the first, and "any" draws one for each row from (seed, id), so
-        that training sees all wordings that ask for the answer itself.
+        that training sees all wordings that ask for the answer itself. `listed` says whether wordings
+        with a place for their choices list them.
         """
         pool = self.rows("train") if shots else []
         prompts = []
         for row in self.rows(split, limit, seed):
             wording = self.wording(template, row.id, seed)
-            shown = [wording.render(shot) for shot in pick_shots(pool, row.id, shots, seed)] if shots else []
-            prompt = wording.render(row, self.references)
+            shown = (
+                [wording.render(shot, options=listed) for shot in pick_shots(pool, row.id, shots, seed)]
+                if shots
+                else []
+            )
+            prompt = wording.render(row, self.references, listed)
             prompts.append(prompt.with_shots([Shot(shot.question, shot.answer) for shot in shown]))
         return prompts
 

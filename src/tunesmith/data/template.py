@@ -130,25 +130,27 @@ class Template(Record):
         """Fill the wording with one row's fields, its choices listed if it has a place for them and `options` says so.
 
         `references` names the fields that hold the reference answers, a text or
-        a list of texts each; without them the rendered answer is the one reference.
+        a list of texts each; without them the rendered answer is the one reference, as it is of an inverted wording.
         Raises DataError naming the field that the row lacks, or an answer that is empty.
         """
         choices = self._choices(row)
         listed = _listed(choices, self.language) if options else ""
         shown = self._fill(self.prompt, row, **{OPTIONS: listed})
-        marked = tuple(text for name in references for text in _texts(row.fields.get(name)))
+        named = () if self.kind == "inverted" else references  # they answer the question, which is asked for here
+        marked = tuple(text for name in named for text in _texts(row.fields.get(name)))
         answer = marked[0] if marked and not self._answerable(row) else self._fill(self.answer, row).strip()
         if not answer:
             raise DataError(
                 f"row {row.id}: template '{self.name}' gives an empty answer", fix="fill or remove that row"
             )
-        if choices and answer not in choices:
+        chosen = choices if self.kind == "direct" else ()  # a chain of thought names a choice, but is none
+        if chosen and answer not in chosen:
             raise DataError(
                 f"row {row.id}: answer '{answer}' is none of: {', '.join(choices)}", fix="correct the row or 'choices'"
             )
         said = self._fill(self.system, row) if self.system else ""
         return Prompt(
-            row.id, shown, answer, marked or (answer,), self.name, choices, (), said.strip(), self._history(row)
+            row.id, shown, answer, marked or (answer,), self.name, chosen, (), said.strip(), self._history(row)
         )
 
     def _history(self, row: Row) -> tuple[Shot, ...]:
@@ -192,13 +194,13 @@ class Template(Record):
     def _guarded(self, row: Row, make: Callable[[], T]) -> T:
         try:
             return make()
-        except jinja2.UndefinedError:
-            raise self._missing(row) from None
+        except jinja2.UndefinedError as wrong:
+            raise self._missing(row, str(wrong)) from None
         except (jinja2.TemplateError, jinja2.exceptions.SecurityError, TypeError, ValueError, ArithmeticError) as wrong:
             raise DataError(f"row {row.id}: template '{self.name}': {wrong}", fix="correct the template") from None
 
-    def _missing(self, row: Row) -> DataError:
-        lacking = sorted(self.fields() - set(row.fields))
+    def _missing(self, row: Row, told: str = "") -> DataError:
+        lacking = sorted(self.fields() - set(row.fields), key=lambda name: (f"'{name}'" not in told, name))
         name = lacking[0] if lacking else "?"
         close = nearest(name, row.fields)
         fix = f"did you mean '{close}'?" if close else f"use one of: {', '.join(sorted(row.fields))}"
@@ -213,7 +215,7 @@ def derived(row: Row, made: Mapping[str, str]) -> Row:
     fields = dict(row.fields)
     for name, text in made.items():
         try:
-            alone = _EXPRESSION.fullmatch(text) and _is_one_expression(text)
+            alone = _EXPRESSION.fullmatch(text) and is_expression(text)
             value = _expression(text)(dict(row.fields)) if alone else _compiled(text).render(dict(row.fields))
             if isinstance(value, jinja2.Undefined):
                 value._fail_with_undefined_error()
@@ -225,9 +227,17 @@ def derived(row: Row, made: Mapping[str, str]) -> Row:
     return Row(row.id, fields)
 
 
-def derived_from(made: Mapping[str, str]) -> frozenset[str]:
-    """Name the fields that `derived` makes its own of."""
-    return frozenset().union(*map(_names, made.values()))
+def uses(*texts: str) -> frozenset[str]:
+    """Name the fields that texts in Jinja use."""
+    return frozenset().union(*map(_names, texts))
+
+
+def holds(row: Row, condition: str) -> bool:
+    """Tell whether an expression "{{ ... }}" over a row's fields is true. Raises DataError if it cannot be told."""
+    try:
+        return bool(_expression(condition)(dict(row.fields)))
+    except (jinja2.TemplateError, jinja2.exceptions.SecurityError, TypeError, ValueError, ArithmeticError) as wrong:
+        raise DataError(f"row {row.id}: 'where' cannot be told: {wrong}", fix="correct 'where' of the task") from None
 
 
 def compiles(text: str) -> bool:
@@ -239,7 +249,8 @@ def compiles(text: str) -> bool:
     return True
 
 
-def _is_one_expression(text: str) -> bool:
+def is_expression(text: str) -> bool:
+    """Tell whether a text is one Jinja expression, "{{ ... }}" and nothing else."""
     try:
         _expression(text)
     except jinja2.TemplateSyntaxError:  # "{{ a }} and {{ b }}" begins and ends like one

@@ -39,6 +39,7 @@ class Question:
 
     `same_shots` shows every question the same examples, drawn from the seed alone: what all prompts then begin
     with is read once. Otherwise each question has examples of its own, drawn from the seed and its id.
+    `listed` says whether wordings with a place for their choices list them.
     """
 
     task: Task
@@ -49,23 +50,27 @@ class Question:
     seed: int = 0
     by: By = "auto"
     same_shots: bool = False
+    listed: bool = True
 
     def prompts(self) -> list[Prompt]:
         """Render the questions. Raises DataError, ConfigError for the same shots on the split they are taken from."""
         if not (self.same_shots and self.shots):
-            return self.task.prompts(self.split, self.shots, self.seed, self.template, self.limit)
+            return self.task.prompts(self.split, self.shots, self.seed, self.template, self.limit, self.listed)
         if self.split == "train":
             raise ConfigError(
                 "the same shots for all would show some training rows their own answers",
                 fix="evaluate another split, or leave --same-shots out",
             )
         shown = [Shot(one.question, one.answer) for one in self._examples()]
-        prompts = self.task.prompts(self.split, 0, self.seed, self.template, self.limit)
+        prompts = self.task.prompts(self.split, 0, self.seed, self.template, self.limit, self.listed)
         return [prompt.with_shots(shown) for prompt in prompts]
 
     def _examples(self) -> list[Prompt]:
         wording = self.task.wording(None if self.template == "any" else self.template, "", self.seed)
-        return [wording.render(row) for row in pick_shots(self.task.rows("train"), "", self.shots, self.seed)]
+        return [
+            wording.render(row, options=self.listed)
+            for row in pick_shots(self.task.rows("train"), "", self.shots, self.seed)
+        ]
 
     @property
     def language(self) -> str:

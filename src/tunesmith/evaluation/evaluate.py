@@ -153,6 +153,7 @@ def _asked_of(question: Question, prompts: Sequence[Prompt]) -> dict[str, object
         "split": question.split,
         "shots": question.shots,
         "same_shots": question.same_shots,
+        "listed": question.listed,
         "template": prompts[0].template,
         "language": question.language,
         "limit": question.limit,

@@ -72,6 +72,7 @@ METRICS: dict[str, Callable[[str], Metric]] = {
     "chrf++": translation.chrf_plus,
     "ter": translation.ter,
     "exact_match": _by_row("exact_match", text.exact_match, f"exact_match|any|{_WORDS}"),
+    "verbatim": _by_row("verbatim", text.verbatim, f"verbatim|any|version:tunesmith-{version('tunesmith')}"),
     "squad_em": _by_row(
         "squad_em", text.squad_exact, f"squad_em|any|words:squad-1.1+unspaced|version:tunesmith-{version('tunesmith')}"
     ),

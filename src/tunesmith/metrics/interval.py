@@ -195,12 +195,18 @@ def _values(metric: Metric, stats: Stats, drawn: Stats) -> Stats:
     return np.array([metric.of_rows(np.repeat(stats, row.astype(int), axis=0)) for row in drawn])
 
 
-def _paired_draws(metric: Metric, a: Stats, b: Stats, seed: int) -> tuple[float, Stats, np.random.Generator]:
+def paired_values(metric: Metric, a: Stats, b: Stats, random: np.random.Generator) -> tuple[Stats, Stats]:
+    """Give the values of two systems on the same resamples of their rows, [resamples] each. Raises as `paired`."""
     _same_rows(a, b)
+    drawn = list(_draws(len(a), RESAMPLES, random))
+    first, second = (np.concatenate([_values(metric, stats, weights) for weights in drawn]) for stats in (a, b))
+    return first, second
+
+
+def _paired_draws(metric: Metric, a: Stats, b: Stats, seed: int) -> tuple[float, Stats, np.random.Generator]:
     random = np.random.default_rng(seed)
-    drawn = _draws(len(a), RESAMPLES, random)
-    spread = np.concatenate([_values(metric, b, weights) - _values(metric, a, weights) for weights in drawn])
-    return metric.value(b) - metric.value(a), spread, random
+    first, second = paired_values(metric, a, b, random)
+    return metric.value(b) - metric.value(a), second - first, random
 
 
 def _swap_p(metric: Metric, a: Stats, b: Stats, random: np.random.Generator) -> float:

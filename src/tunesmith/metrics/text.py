@@ -20,6 +20,15 @@ def exact_match(prediction: str, references: Sequence[str]) -> float:
     return float(bool(said) and any(said == words(reference) for reference in references))
 
 
+def verbatim(prediction: str, references: Sequence[str]) -> float:
+    """Give 1.0 if the prediction is any reference character by character, else 0.0; the width of spaces aside.
+
+    For answers that are signs, such as brackets, of which `exact_match` sees nothing.
+    """
+    said = prediction.split()
+    return float(bool(said) and any(said == reference.split() for reference in references))
+
+
 def squad_words(text: str) -> list[str]:
     """Cut `text` as SQuAD's script does: lower case, no punctuation, no articles, words between spaces.
 

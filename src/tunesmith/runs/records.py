@@ -40,6 +40,67 @@ class Trouble(Record):
     rows: tuple[str, ...]
 
 
+class Ability(Record):
+    """One thing a model could do before it was trained, and can do after, on the same `n` questions or texts.
+
+    `low` and `high` bound the difference after - before, `p` is its two-sided p-value. `chance` is what guessing
+    gives. `retained` is the share of what the base had above chance that is left, with its own 95 % interval; None
+    where the base cannot be told from chance, which leaves nothing to forget.
+    """
+
+    task: str
+    cluster: str
+    metric: str
+    before: float
+    after: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    n: int
+    chance: float | None = None
+    retained: float | None = None
+    retained_low: float | None = None
+    retained_high: float | None = None
+
+
+class TextLoss(Record):
+    """How likely a model finds one passage: its loss in nats over all its tokens, and how many those are."""
+
+    id: str
+    nats: float
+    tokens: int
+
+
+class Check(Record):
+    """One look, while training, at what is forgotten: whether it was little enough, and whether it is the best yet."""
+
+    step: int
+    retained: float | None
+    validation_loss: float | None
+    passed: bool
+    best: bool
+
+
+class Forgetting(Record):
+    """What a training made the model forget of tasks it did not learn, after step `step`, whose weights are kept.
+
+    `tasks_retained` is what all tasks together kept of what the base had above chance; `retained` is the mean of that
+    and of the share kept of the general text, with its 95 % interval, or the one of them that was measured.
+    `passed` says whether 1 - `retained` stayed within `max_forgetting`, where that was asked.
+    """
+
+    step: int
+    abilities: tuple[Ability, ...]
+    retained: float | None = None
+    low: float | None = None
+    high: float | None = None
+    tasks_retained: float | None = None
+    max_forgetting: float | None = None
+    passed: bool | None = None
+    checks: tuple[Check, ...] = ()
+
+
 class Answer(Record):
     """One question, what was answered, and what it is marked against.
 

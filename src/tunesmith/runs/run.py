@@ -18,10 +18,21 @@ from tunesmith.config import Record
 from tunesmith.data.ledger import Ledger
 from tunesmith.errors import FitError, RunError
 from tunesmith.runs import lock
-from tunesmith.runs.records import Answer, Choice, Protocol, Score, Step, Summary, Trouble, VirtualToken
+from tunesmith.runs.records import (
+    Answer,
+    Check,
+    Choice,
+    Forgetting,
+    Protocol,
+    Score,
+    Step,
+    Summary,
+    Trouble,
+    VirtualToken,
+)
 
 R = TypeVar("R", bound=Record)
-LOGS: dict[type[Record], str] = {Step: "steps.jsonl", Trouble: "troubles.jsonl"}
+LOGS: dict[type[Record], str] = {Step: "steps.jsonl", Trouble: "troubles.jsonl", Check: "checks.jsonl"}
 SPARE_BYTES = 64 * 2**20  # logs, answers and the report
 
 
@@ -80,8 +91,8 @@ class Run:
         """Tell whether the run is a training."""
         return self.asked().get("verb") == "train"
 
-    def append(self, record: Step | Trouble) -> None:
-        """Add one line to the log of steps, or to that of troubles."""
+    def append(self, record: Step | Trouble | Check) -> None:
+        """Add one line to the log of its kind."""
         with (self.folder / LOGS[type(record)]).open("a", encoding="utf-8") as log:
             log.write(record.model_dump_json() + "\n")
 
@@ -151,6 +162,16 @@ class Run:
     def troubles(self) -> list[Trouble]:
         """Give the steps that were skipped or looked wrong, in order."""
         return list(self._lines("troubles.jsonl", Trouble))
+
+    def checks(self) -> list[Check]:
+        """Give the looks at what is forgotten while training, in order."""
+        return list(self._lines("checks.jsonl", Check))
+
+    def forgetting(self) -> Forgetting | None:
+        """Give what the training made the model forget; None if that was not measured."""
+        if not (self.folder / "forgetting.json").is_file():
+            return None
+        return Forgetting.parse(self._json("forgetting.json"), where=str(self.folder / "forgetting.json"))
 
     def scores(self) -> list[Score]:
         """Give the scores; empty if the run evaluated nothing."""

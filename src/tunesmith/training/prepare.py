@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from tunesmith.data.encode import Encoded, Encoder
 from tunesmith.data.leakage import Leak, find_leaks
 from tunesmith.data.ledger import Ledger, Share, admit, duplicates
-from tunesmith.data.mixture import Blend, Drawn
+from tunesmith.data.mixture import Blend, Drawn, Mixture, Part
 from tunesmith.data.rows import Row, first
 from tunesmith.data.task import Task, load_task
 from tunesmith.data.template import Prompt
 from tunesmith.errors import DataError
 from tunesmith.models.load import Place, load_encoder
 from tunesmith.models.virtual import ids
-from tunesmith.recipe import Recipe
+from tunesmith.recipe import Recipe, Replay
 
 FEW_LABELS = 64
 
@@ -46,7 +46,18 @@ def load_work(recipe: Recipe) -> Task | Blend:
     """Load what a recipe learns: its task, or the tasks of its mixture. Raises ConfigError or DataError."""
     if recipe.mixture is not None:
         return recipe.mixture.load(recipe.limit.train, recipe.seed)
+    if recipe.replay is not None:
+        return _replayed(recipe, recipe.replay)
     return load_task(str(recipe.task))
+
+
+def _replayed(recipe: Recipe, replay: Replay) -> Blend:
+    """Give a task with rows of others beside it, which are `replay.share` of all."""
+    task = str(recipe.task)
+    own = len(first(load_task(task).rows("train"), recipe.limit.train, recipe.seed))
+    others = Mixture.parse({"tasks": replay.tasks}, where="replay")
+    parts = (Part(task=task, rate=1 - replay.share), Part(mixture=others, rate=replay.share))
+    return Mixture(tasks=parts, rows=round(own / (1 - replay.share))).load(recipe.limit.train, recipe.seed)
 
 
 def prepare_rows(work: Task | Blend, recipe: Recipe, encoder: Encoder) -> Prepared:

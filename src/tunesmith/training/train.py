@@ -25,6 +25,7 @@ from tunesmith.runs.lock import only_writer
 from tunesmith.runs.progress import Watch
 from tunesmith.runs.records import Step, Summary, Trouble
 from tunesmith.runs.run import Run, vacant
+from tunesmith.training.gauging import Gauge, Gauging, begin, clear, restart, too_much
 from tunesmith.training.interrupt import stop_on_interrupt
 from tunesmith.training.loop import Past, Plan, gradients, lay_out, mean_loss, steps
 from tunesmith.training.optimizer import MasterAdamW
@@ -39,14 +40,20 @@ OWN_FORWARD = (
 
 
 def train(
-    recipe: Recipe, folder: Path, task: Task | None = None, command: Sequence[str] = (), resume: bool = False
+    recipe: Recipe,
+    folder: Path,
+    task: Task | None = None,
+    command: Sequence[str] = (),
+    resume: bool = False,
+    gauge: Gauge | None = None,
 ) -> Run:
     """Train as the recipe says, into the run folder `folder`.
 
     Everything that can be refused is refused before the weights are loaded.
     The first Ctrl-C or SIGTERM ends after the current step, with a checkpoint.
     `resume` goes on where the run in `folder` stopped, from the start if it had
-    no checkpoint yet, and gives a finished run back as it is. Raises TunesmithError.
+    no checkpoint yet, and gives a finished run back as it is. With a `gauge` what the
+    model forgets is measured, and judged where the recipe says so. Raises TunesmithError.
     """
     if resume and Run(folder).done:
         return Run.open(folder)
@@ -76,14 +83,17 @@ def train(
         found = newest(folder / "checkpoints", _say)
         if recipe.train.gradient_checkpointing:
             model.net.gradient_checkpointing_enable({"use_reentrant": False})
+        gauging = begin(gauge, model, recipe)
         evidence = Evidence(labels(prepared.prompts), partial(gradients, model, plan), method_state(found))
         fit = methods.prepare(model, recipe.method, recipe.seed, evidence)
         optimizer = MasterAdamW(model.net.named_parameters(), recipe.train, recipe.method.rate_factor)
         past, learning = restore(run, optimizer, found), Learning(fit, optimizer)
+        restart(run, past.steps[-1].step if past.steps else 0)
         with export(recipe.track, run, _say):
-            run.finish(_learn(model, prepared, learning, recipe, Start(run, plan, found, past)))
+            run.finish(_learn(model, prepared, learning, recipe, Start(run, plan, found, past, gauging)))
         if run.done:
             remove(folder / "checkpoints")
+            clear(run)
     return run
 
 
@@ -103,6 +113,7 @@ class Start(NamedTuple):
     plan: Plan
     found: Checkpoint | None
     past: Past
+    gauging: Gauging | None
 
 
 def _say(told: str) -> None:
@@ -111,7 +122,7 @@ def _say(told: str) -> None:
 
 def _learn(model: Model, prepared: Prepared, learning: Learning, recipe: Recipe, start: Start) -> Summary:
     """Go through the loop, log each step, save on the way and at the end; give the summary."""
-    run, plan, found, past = start
+    run, plan, found, past, gauging = start
     device.reset_peak()
     begun = _begin(model, prepared, recipe, found)
     every = recipe.train.checkpoint_every
@@ -130,6 +141,8 @@ def _learn(model: Model, prepared: Prepared, learning: Learning, recipe: Recipe,
             told = True
             log.append(event)
             watch.advance(1, **_shown(event))
+            if gauging and gauging.due(event.step, plan):
+                gauging.look(run, learning, event, prepared.validation)
             if wish.by or (every and event.step % every == 0 and event.step < plan.steps):
                 save(run, learning, event.step, begun)
             if wish.by:
@@ -138,11 +151,14 @@ def _learn(model: Model, prepared: Prepared, learning: Learning, recipe: Recipe,
     seconds = before + time.perf_counter() - started
     if not log:
         raise RunError("no step could be taken", fix="look at the rows named in troubles.jsonl")
+    finished = wish.by is None or log[-1].step == plan.steps
+    loss = gauging.conclude(run, learning, log[-1].step) if gauging and finished else None
     adapter = adapters.save(model, recipe, run.folder / "checkpoints")
+    if loss and loss.passed is False:
+        raise too_much(run, loss)
     if near := nearest_words(model, learning.fit):
         run.write_lines("virtual_tokens.jsonl", near)
     facts = _summary(model, log, begun)
-    finished = wish.by is None or log[-1].step == plan.steps
     return facts.model_copy(
         update={
             "seconds": seconds,

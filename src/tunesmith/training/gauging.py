@@ -1,0 +1,135 @@
+"""Gauging: what a training makes the model forget, looked at from the side.
+
+The gauge itself, which asks the model questions, is given by a floor above; here is when it is asked, and what
+follows: with `max_forgetting` the best weights that forget little enough are kept beside the checkpoints.
+"""
+
+import itertools
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from safetensors.torch import load_file
+
+from tunesmith.data.encode import Encoded
+from tunesmith.errors import RunError
+from tunesmith.models.load import Model
+from tunesmith.recipe import Recipe
+from tunesmith.runs import checkpoint
+from tunesmith.runs.records import Check, Forgetting, Step
+from tunesmith.runs.run import Run
+from tunesmith.training.loop import Plan, mean_loss
+from tunesmith.training.resume import OPTIMIZER, Begun, Learning, save
+
+PASSING = "passing"
+
+
+class Gauge(Protocol):
+    """Measures what a model can do; `Any` is a reading of its own."""
+
+    def take(self, model: Model, kept: bool) -> Any:
+        """Measure a model; `kept` says that its answers may be kept, and taken from those kept before."""
+        ...
+
+    def compare(self, before: Any, after: Any, step: int) -> Forgetting:
+        """Say what was lost between two readings."""
+        ...
+
+    def write(self, run: Run, before: Any, after: Any) -> None:
+        """Write the answers of two readings into a run."""
+        ...
+
+
+@dataclass(frozen=True)
+class Gauging:
+    """A gauge at work in one training, and its reading of the base."""
+
+    gauge: Gauge
+    before: Any
+    model: Model
+    recipe: Recipe
+
+    @property
+    def gated(self) -> bool:
+        """Tell whether the training fails if it forgets too much."""
+        return self.recipe.forgetting.max_forgetting is not None
+
+    def due(self, step: int, plan: Plan) -> bool:
+        """Tell whether it is time to look after this step: the last of all, and every so many, or of each epoch."""
+        every = self.recipe.forgetting.every
+        ends = itertools.accumulate(map(len, plan.epochs))
+        return self.gated and (step == plan.steps or (step % every == 0 if every else step in ends))
+
+    def look(self, run: Run, learning: Learning, step: Step, validation: Sequence[Encoded]) -> Check:
+        """Measure what is forgotten so far; keep the weights if they pass and are the best yet."""
+        told = self.gauge.compare(self.before, self.gauge.take(self.model, kept=False), step.step)
+        loss = step.validation_loss
+        if loss is None and validation:
+            loss = mean_loss(self.model, validation, self.recipe)
+        passed = self._passes(told)
+        rivals = [one.validation_loss for one in run.checks() if one.best]
+        best = passed and (not rivals or loss is None or loss < min(one for one in rivals if one is not None))
+        check = Check(step=step.step, retained=told.retained, validation_loss=loss, passed=passed, best=best)
+        if best:
+            save(_beside(run), learning, step.step, Begun())
+        run.append(check)
+        return check
+
+    def conclude(self, run: Run, learning: Learning, step: int) -> Forgetting:
+        """Put the best weights that pass back, where that is asked, measure them, and write it all down."""
+        best = max((one.step for one in run.checks() if one.best), default=None)
+        if self.gated and best is not None and best != step:
+            found = checkpoint.newest(_beside(run).folder / "checkpoints")
+            if found is None or found.step != best:
+                raise RunError(f"{run.folder}: the weights of step {best}, the best, are damaged", fix="train again")
+            learning.optimizer.restore(load_file(found.folder / OPTIMIZER))
+        kept = best if self.gated and best is not None else step
+        after = self.gauge.take(self.model, kept=False)
+        told = self.gauge.compare(self.before, after, kept)
+        if self.gated:
+            limit = self.recipe.forgetting.max_forgetting
+            told = told.model_copy(update={"max_forgetting": limit, "passed": best is not None})
+        told = told.model_copy(update={"checks": tuple(run.checks())})
+        self.gauge.write(run, self.before, after)
+        run.write_json("forgetting.json", told.model_dump())
+        return told
+
+    def _passes(self, told: Forgetting) -> bool:
+        limit = self.recipe.forgetting.max_forgetting
+        return told.retained is None or limit is None or 1 - told.retained <= limit
+
+
+def begin(gauge: Gauge | None, model: Model, recipe: Recipe) -> Gauging | None:
+    """Measure the base, before the method is put onto it: without virtual tokens."""
+    if gauge is None:
+        return None
+    base = replace(model, encoder=replace(model.encoder, virtual=()))
+    return Gauging(gauge, gauge.take(base, kept=True), model, recipe)
+
+
+def restart(run: Run, step: int) -> None:
+    """Forget the best weights that lie after the step from which a run goes on: it will come to them again."""
+    for folder in (_beside(run).folder / "checkpoints").glob("step-*"):
+        if int(folder.name.removeprefix("step-").split(".")[0]) > step:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def too_much(run: Run, told: Forgetting) -> RunError:
+    """Say that no look passed, and what may help."""
+    least = max((one.retained for one in told.checks if one.retained is not None), default=0.0)
+    return RunError(
+        f"{run.folder}: forgot {1 - least:.1%} of what the base could do at best, forgetting.max_forgetting is "
+        f"{told.max_forgetting:.1%}; the last weights are in {run.folder}/checkpoints",
+        fix="-s train.learning_rate=LOWER, -s train.epochs=1, a method with fewer weights, -s forgetting.every=N to "
+        "keep earlier weights, or -s replay.tasks=[...]; what --strength does to it, eval shows",
+    )
+
+
+def clear(run: Run) -> None:
+    """Remove the best weights, once they are the run's own."""
+    shutil.rmtree(_beside(run).folder, ignore_errors=True)
+
+
+def _beside(run: Run) -> Run:
+    return Run(run.folder / "checkpoints" / PASSING)

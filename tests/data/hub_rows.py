@@ -1,0 +1,86 @@
+"""One made-up row of each hub data set that the ready task files name, with its columns and their types."""
+
+ROWS = {
+    "glue_cola": {"sentence": "The cat were asleep.", "label": 0, "idx": 7},
+    "ag_news": {"text": "Striker signs for three years. The club paid a record fee.", "label": 1},
+    "trec": {"text": "Who built the first lighthouse ?", "coarse_label": 3, "fine_label": 29},
+    "wmt16_de_en": {"translation": {"de": "Das Haus ist alt.", "en": "The house is old."}},
+    "e2e_nlg": {
+        "meaning_representation": "name[The Blue Pot], eatType[pub], area[riverside]",
+        "human_reference": "The Blue Pot is a pub by the river.",
+    },
+    "common_gen": {
+        "concept_set_idx": 3,
+        "concepts": ["dog", "ball", "throw"],
+        "target": "A girl throws a ball for her dog.",
+    },
+    "superglue_copa": {
+        "premise": "The lamp went out.",
+        "choice1": "The bulb was broken.",
+        "choice2": "The room was tidy.",
+        "question": "cause",
+        "idx": 0,
+        "label": 0,
+    },
+    "hellaswag": {
+        "ind": 4,
+        "activity_label": "Making tea",
+        "ctx_a": "A woman boils water.",
+        "ctx_b": "she",
+        "ctx": "A woman boils water. she",
+        "endings": ["pours it over the leaves.", "eats the kettle.", "eats the kettle. ", "paints it green."],
+        "source_id": "activitynet~v_x",
+        "split": "train",
+        "split_type": "indomain",
+        "label": "0",
+    },
+    "piqa": {"goal": "To dry a cup,", "sol1": "wipe it with a cloth.", "sol2": "wipe it with a brick.", "label": 0},
+    "commonsense_qa": {
+        "id": "1afa02df02c908a558b4036e80242fac",
+        "question": "Where does one put milk?",
+        "question_concept": "milk",
+        "choices": {"label": ["A", "B", "C", "D", "E"], "text": ["fridge", "shoe", "bin", "fire", "shoe"]},
+        "answerKey": "A",
+    },
+    "winogrande": {
+        "sentence": "The vase would not fit into the box because the _ was too tall.",
+        "option1": "vase",
+        "option2": "box",
+        "answer": "1",
+    },
+    "social_i_qa": {
+        "context": "Robin lent Sasha an umbrella.",
+        "question": "How would Sasha feel?",
+        "answerA": "wet",
+        "answerB": "thankful",
+        "answerC": "hungry",
+        "label": "2",
+    },
+    "gsm8k": {
+        "question": "Ada has 500 boxes of 3 pens. How many pens has she?",
+        "answer": "Each box holds 3 pens.\nSo she has 500*3 = <<500*3=1500>>1500 pens.\n#### 1,500",
+    },
+    "mmlu": {
+        "question": "Which is a prime number?",
+        "subject": "elementary_mathematics",
+        "choices": ["4", "7", "9", "9"],
+        "answer": 1,
+    },
+    "daily_dialog": {
+        "dialog": ["Are you ready ? ", " Nearly . Where are my keys ? ", " On the table . "],
+        "act": [2, 2, 1],
+        "emotion": [0, 0, 0],
+    },
+    "dolly": {
+        "instruction": "When was the bridge built?",
+        "context": "The bridge was built in 1932.",
+        "response": "In 1932.",
+        "category": "closed_qa",
+    },
+    "alpaca": {
+        "instruction": "Name a fruit.",
+        "input": "",
+        "output": "An apple.",
+        "text": "Below is an instruction.\n\n### Instruction:\nName a fruit.\n\n### Response:\nAn apple.",
+    },
+}
