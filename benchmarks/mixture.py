@@ -141,7 +141,7 @@ def _tables(found: dict[str, Any]) -> list[str]:
         )
     lines += [
         "",
-        "| run | rate | tokens | trained weights | seconds | general text, nats per token | kept of it | kept of tasks | kept |",
+        "| run | rate | tokens | trained weights | s | general text, nats per token | kept of it | tasks | all |",
     ]
     lines += ["|---|---|---|---|---|---|---|---|---|"]
     for name, one in found.items():
@@ -155,7 +155,8 @@ def _kept(name: str, one: dict[str, Any]) -> str:
     text = next(ability for ability in told["abilities"] if ability["metric"] == "nats_per_token")
     tasks = f"{told['tasks_retained']:.1%}" if told["tasks_retained"] is not None else "-"
     return (
-        f"| {name} | {one['rate']:.1g} | {facts['tokens']} | {facts['trainable_parameters']} | {facts['seconds']:.0f} | "
+        f"| {name} | {one['rate']:.1g} | {facts['tokens']} | {facts['trainable_parameters']} | "
+        f"{facts['seconds']:.0f} | "
         f"{text['before']:.3f} -> {text['after']:.3f} | "
         f"{text['retained']:.1%} [{text['retained_low']:.1%}, {text['retained_high']:.1%}] | {tasks} | "
         f"{told['retained']:.1%} [{told['low']:.1%}, {told['high']:.1%}] |"

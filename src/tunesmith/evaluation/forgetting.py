@@ -28,6 +28,7 @@ from tunesmith.inference import responses
 from tunesmith.inference.score import Continuation
 from tunesmith.metrics import LOWER_IS_BETTER, metric
 from tunesmith.metrics.interval import interval, paired, paired_values
+from tunesmith.metrics.loss import CHOICE_LOSS, NATS_PER_TOKEN, choice_loss
 from tunesmith.metrics.metric import Metric, Stats
 from tunesmith.models.load import Model
 from tunesmith.recipe import Recipe
@@ -35,9 +36,6 @@ from tunesmith.runs.records import Ability, Answer, Forgetting, TextLoss
 from tunesmith.runs.run import Run
 
 TEXT = "general text"
-NATS = Metric("nats_per_token", lambda _said, _wanted: np.empty((0, 2)), "nats_per_token|corpus",
-              of_sums=lambda sums, _n: sums[:, 0] / sums[:, 1])  # fmt: skip
-CHOICE_LOSS = Metric.mean("choice_loss")
 
 
 class Reading(NamedTuple):
@@ -213,17 +211,18 @@ def general_text() -> Sequence[tuple[str, str]]:
 def _of_text(before: Sequence[TextLoss], after: Sequence[TextLoss]) -> Found:
     """Compare the loss on the general text."""
     was, now = (np.array([[one.nats, one.tokens] for one in side], float) for side in (before, after))
-    values = paired_values(NATS, was, now, np.random.default_rng(0))
-    ability = _ability(TEXT, "text", NATS, was, now)
+    values = paired_values(NATS_PER_TOKEN, was, now, np.random.default_rng(0))
+    ability = _ability(TEXT, "text", NATS_PER_TOKEN, was, now)
     share = math.exp(ability.before - ability.after)
     return Found(_retaining(ability, share, np.exp(values[0] - values[1])), values)
 
 
 def _found(task: Task, mark: Metric, was: Stats, now: Stats, chance: float | None) -> Found:
     """Compare one metric; what is retained is the share of what the base has above chance, if it has anything."""
-    ability = _ability(task.name, task.cluster, mark, was, now).model_copy(update={"chance": chance})
+    told = {"chance": chance, "language": task.templates[0].language}
+    ability = _ability(task.name, task.cluster, mark, was, now).model_copy(update=told)
     floor = chance or 0.0
-    if mark.name in LOWER_IS_BETTER or mark is CHOICE_LOSS or interval(mark, was).low <= floor:
+    if mark.name in LOWER_IS_BETTER or interval(mark, was).low <= floor:
         return Found(ability, None)
     values = paired_values(mark, was, now, np.random.default_rng(0))
     had = ability.before - floor
@@ -248,10 +247,8 @@ def _chance(answers: Sequence[Answer]) -> float | None:
 
 
 def _choice_loss(one: Answer) -> float:
-    """Give the loss, in nats, of the right choice among the choices by their likelihoods."""
-    scores = np.array(one.log_likelihoods)
     right = next(i for i, choice in enumerate(one.choices) if choice in one.references)
-    return float(np.logaddexp.reduce(scores) - scores[right])
+    return choice_loss(one.log_likelihoods, right)
 
 
 def _by_choice(task: Task) -> bool:

@@ -20,7 +20,7 @@ from tunesmith.names import suggest
 __all__ = ["CORRELATIONS", "LOWER_IS_BETTER", "METRICS", "UNPARSED", "Metric", "Stats", "metric"]
 
 UNPARSED = "unparsed"
-LOWER_IS_BETTER = frozenset({"ter", UNPARSED})
+LOWER_IS_BETTER = frozenset({"ter", UNPARSED, "nats_per_token", "choice_loss"})
 CORRELATIONS = frozenset({"matthews", "pearson", "spearman"})
 LANGUAGES = {
     **dict.fromkeys(("zho", "chi", "cmn", "yue", "wuu", "lzh"), "zh"), "jpn": "ja", "kor": "ko", "tha": "th",

@@ -9,7 +9,9 @@ from tunesmith.config import Record
 from tunesmith.errors import RunError
 from tunesmith.metrics import LOWER_IS_BETTER, metric
 from tunesmith.metrics.interval import paired
-from tunesmith.runs.records import Answer
+from tunesmith.metrics.loss import CHOICE_LOSS, NATS_PER_TOKEN
+from tunesmith.metrics.metric import Metric, Stats
+from tunesmith.runs.records import Ability, Answer
 from tunesmith.runs.run import Run
 
 METHOD_TITLES = {
@@ -67,6 +69,8 @@ def label(run: Run) -> str:
     method = asked.get("method")
     if not method:
         return prompted
+    if isinstance(method, dict):
+        return f"{method_title(method['name'])} (training)"
     title = method_title(method)
     strength = asked.get("strength", 1.0)
     title = title if strength == 1.0 else f"{title} at strength {strength:g}"
@@ -84,11 +88,12 @@ def compare(a: Run, b: Run) -> list[Comparison]:
     """Compare run `b` with run `a` on every task and metric that both have.
 
     Of benchmarks that are choices, the questions of all tasks that were asked
-    by one protocol are compared together. Raises RunError if they answered no
+    by one protocol are compared together. Of two trainings it is what is left of the abilities
+    by which both measured forgetting. Raises RunError if they answered no
     common task, or different rows of one.
     """
     tasks = [task for task in a.tasks() if task in b.tasks()]
-    chosen = _compare_choices(a, b)
+    chosen = _compare_choices(a, b) or _compare_abilities(a, b)
     if not tasks and not chosen:
         raise RunError(f"{a.folder} and {b.folder} answered no common task", fix="evaluate both on the same task")
     return [*chosen, *(found for task in tasks for found in _compare_task(a, b, task))]
@@ -122,6 +127,31 @@ def _of_rows(name: str, right: NDArray[np.float64]) -> Comparison:
     return Comparison(task=name, metric="accuracy", **values, **found._asdict(), n=len(right))
 
 
+def _compare_abilities(a: Run, b: Run) -> list[Comparison]:
+    """Compare what two trainings left of the abilities that neither learned."""
+    told, other = a.forgetting(), b.forgetting()
+    if told is None or other is None:
+        return []
+    both = {(one.task, one.metric) for one in other.abilities}
+    shared = [one for one in told.abilities if (one.task, one.metric) in both]
+    return [found for one in shared if (found := _compare_ability(a, b, one))]
+
+
+def _compare_ability(a: Run, b: Run, ability: Ability) -> Comparison | None:
+    """Compare one ability, on the rows that were asked after both trainings; None for one that rests on another."""
+    task = ability.task
+    if ability.metric == NATS_PER_TOKEN.name:
+        theirs = {one.id: one for one in b.text_losses()}
+        pairs = [(one, theirs[one.id]) for one in a.text_losses() if one.id in theirs]
+        was, now = (np.array([[pair[i].nats, pair[i].tokens] for pair in pairs], float) for i in (0, 1))
+        return _of_stats(task, NATS_PER_TOKEN, was, now)
+    if ability.metric == CHOICE_LOSS.name:
+        return None
+    answers = {one.id: one for one in b.abilities(task)}
+    ours = [one for one in a.abilities(task) if one.id in answers]
+    return _difference(task, ability.metric, ability.language, ours, [answers[one.id] for one in ours])
+
+
 def _compare_task(a: Run, b: Run, task: str) -> list[Comparison]:
     ours, theirs = a.answers(task), {answer.id: answer for answer in b.answers(task)}
     if {answer.id for answer in ours} != set(theirs):
@@ -141,15 +171,9 @@ def _compare_task(a: Run, b: Run, task: str) -> list[Comparison]:
 def _difference(task: str, name: str, language: str, ours: Sequence[Answer], theirs: Sequence[Answer]) -> Comparison:
     mark = metric(name, language)
     a, b = (mark.stats([x.answer for x in side], [x.references for x in side]) for side in (ours, theirs))
-    result = paired(mark, a, b)
-    return Comparison(
-        task=task,
-        metric=name,
-        a=mark.value(a),
-        b=mark.value(b),
-        difference=result.difference,
-        low=result.low,
-        high=result.high,
-        p=result.p,
-        n=len(ours),
-    )
+    return _of_stats(task, mark, a, b)
+
+
+def _of_stats(task: str, mark: Metric, a: Stats, b: Stats) -> Comparison:
+    values = {"a": mark.value(a), "b": mark.value(b)}
+    return Comparison(task=task, metric=mark.name, **values, **paired(mark, a, b)._asdict(), n=len(a))

@@ -50,7 +50,7 @@ def provenance(run: Run) -> dict[str, Any]:
 def heading(told: Gathered, tasks: Iterable[str]) -> dict[str, str]:
     """Give the page's title, the models it is about, and the day of the last run."""
     runs = list(told.named())
-    tasks = list(tasks) or [Path(str(run.asked().get("task", run.name))).stem for run in runs]
+    tasks = list(tasks) or [_learned(run) for run in runs]
     models = [_model(run) for run in runs]
     days = [str(provenance(run).get("created") or "")[:10] for run in runs]
     return {
@@ -58,6 +58,13 @@ def heading(told: Gathered, tasks: Iterable[str]) -> dict[str, str]:
         "model": ", ".join(dict.fromkeys(models)),
         "day": max(days, default=""),
     }
+
+
+def _learned(run: Run) -> str:
+    """Name what a training learned."""
+    values = run.asked()
+    mixed = (values.get("mixture") or {}).get("tasks", ())
+    return f"a mixture of {len(mixed)} parts" if mixed else Path(str(values.get("task") or run.name)).stem
 
 
 def _model(run: Run) -> str:

@@ -1,6 +1,7 @@
 """What the command line says of a run: lines of text, computed from its folder."""
 
 from tunesmith.reporting.compare import Comparison, compare, label
+from tunesmith.reporting.forgotten import lines, task_losses
 from tunesmith.runs.records import Summary
 from tunesmith.runs.run import Run
 
@@ -15,7 +16,16 @@ def train_lines(run: Run) -> list[str]:
         f"{facts.steps} steps, {facts.tokens} tokens in {facts.seconds:.0f} s "
         f"({facts.tokens_per_second:.0f} tokens/s), peak memory {facts.peak_memory_bytes / 2**30:.1f} GiB",
         f"loss {facts.first_loss:.3f} -> {facts.final_loss:.3f}{validation}",
+        *_task_lines(run),
+        *(lines(told) if (told := run.forgetting()) else []),
     ]
+
+
+def _task_lines(run: Run) -> list[str]:
+    """Say how the loss of each task of a mixture went, over the first and the last fifth of its steps."""
+    found = task_losses(run.steps())
+    wide = max(map(len, found), default=0)
+    return [f"  {task:<{wide}}  {first:.3f} -> {last:.3f}" for task, (first, last) in found.items()]
 
 
 def eval_lines(run: Run) -> list[str]:
@@ -23,12 +33,12 @@ def eval_lines(run: Run) -> list[str]:
     scores, facts = run.scores(), run.summary()
     several = len({score.task for score in scores}) > 1
     wide = max(len(score.task) for score in scores)
-    lines = [
+    scored = [
         (f"{score.task:<{wide}}  " if several else "")
         + f"{score.metric:<12} {score.value:.4f}  [{score.low:.4f}, {score.high:.4f}]  n={score.n}"
         for score in scores
     ]
-    return [*lines, *_answering(facts)]
+    return [*scored, *_answering(facts)]
 
 
 def _answering(facts: Summary) -> list[str]:

@@ -35,6 +35,11 @@ def whole(amount: float) -> str:
     return f"{amount:,.0f}"
 
 
+def percent(share: float) -> str:
+    """Write a share: 93.1 %."""
+    return f"{100 * share:.1f} %"
+
+
 def count(amount: float) -> str:
     """Write a large count short: 4.88 M, 135 M, 1.5 B."""
     for unit, power in (("B", 1e9), ("M", 1e6)):

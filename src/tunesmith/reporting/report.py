@@ -19,6 +19,7 @@ from tunesmith.reporting import charts, facts, numbers
 from tunesmith.reporting.compare import method_title
 from tunesmith.reporting.examples import examples
 from tunesmith.reporting.finding import finding
+from tunesmith.reporting.forgotten import Forgotten, forgotten, task_losses
 from tunesmith.reporting.gather import gather, summary
 from tunesmith.reporting.ladders import ladders
 from tunesmith.reporting.terms import terms
@@ -40,6 +41,8 @@ class Training:
     window: int
     validated: bool
     virtual_tokens: Sequence[VirtualToken]
+    task_losses: Mapping[str, tuple[float, float]]
+    forgotten: Forgotten | None
 
 
 def render(runs: Sequence[Run]) -> str:
@@ -87,7 +90,9 @@ def _training(name: str, run: Run) -> Training:
     window = len(losses) // 10 | 1  # odd, so that the mean is centred on a step
     curve = charts.both(partial(charts.loss, losses, validated, window)) if losses else None
     told = (_options(asked), facts.data_rows(run), run.ledger())
-    return Training(name, asked, *told, curve, window, bool(validated), run.virtual_tokens())
+    lost = forgotten(name, run)
+    by_task = task_losses(run.steps())
+    return Training(name, asked, *told, curve, window, bool(validated), run.virtual_tokens(), by_task, lost)
 
 
 def _losses(run: Run) -> tuple[list[charts.Place], list[charts.Place]]:
@@ -134,6 +139,7 @@ def _page() -> jinja2.Template:
         "interval": numbers.interval,
         "p": numbers.p_value,
         "whole": numbers.whole,
+        "percent": numbers.percent,
         "count": numbers.count,
         "size": numbers.size,
         "time": numbers.duration,

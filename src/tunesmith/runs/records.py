@@ -58,6 +58,7 @@ class Ability(Record):
     high: float
     p: float
     n: int
+    language: str = "en"
     chance: float | None = None
     retained: float | None = None
     retained_low: float | None = None

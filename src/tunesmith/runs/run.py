@@ -27,6 +27,7 @@ from tunesmith.runs.records import (
     Score,
     Step,
     Summary,
+    TextLoss,
     Trouble,
     VirtualToken,
 )
@@ -172,6 +173,14 @@ class Run:
         if not (self.folder / "forgetting.json").is_file():
             return None
         return Forgetting.parse(self._json("forgetting.json"), where=str(self.folder / "forgetting.json"))
+
+    def abilities(self, task: str) -> list[Answer]:
+        """Give the answers, after the training, to one task by which forgetting was measured."""
+        return list(self._lines(f"forgetting/after/{task}.jsonl", Answer))
+
+    def text_losses(self) -> list[TextLoss]:
+        """Give how likely the trained model finds each passage of the general text; empty if that was not measured."""
+        return list(self._lines("forgetting/after-text.jsonl", TextLoss))
 
     def scores(self) -> list[Score]:
         """Give the scores; empty if the run evaluated nothing."""

@@ -1,0 +1,21 @@
+"""Losses as metrics: how surprised a model is by a text, or by the right one of several choices."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tunesmith.metrics.metric import Metric
+
+NATS_PER_TOKEN = Metric(
+    "nats_per_token",
+    lambda _said, _wanted: np.empty((0, 2)),  # given as (nats, tokens) per text, not computed from answers
+    "nats_per_token|corpus",
+    of_sums=lambda sums, _n: sums[:, 0] / sums[:, 1],
+)
+CHOICE_LOSS = Metric.mean("choice_loss")
+
+
+def choice_loss(log_likelihoods: Sequence[float], right: int) -> float:
+    """Give the cross-entropy, in nats, of the right choice under the choices' likelihoods normalised to 1."""
+    scores = np.asarray(log_likelihoods, np.float64)
+    return float(np.logaddexp.reduce(scores) - scores[right])
