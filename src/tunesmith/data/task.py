@@ -7,9 +7,10 @@ from typing import Any, Literal, get_args
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from tunesmith.config import Record, read_yaml
-from tunesmith.data.rows import Row, Source, draw, fingerprint, first, read_rows
+from tunesmith.data.file_task import file_task
+from tunesmith.data.rows import FORMATS, Row, Source, draw, fingerprint, first, read_rows
 from tunesmith.data.shots import pick_shots
-from tunesmith.data.template import Kind, Prompt, Shot, Template, compiles, derived, holds, is_expression
+from tunesmith.data.template import Kind, Prompt, Shot, Template, compiles, derived, holds, is_expression, uses
 from tunesmith.data.wordings import wordings
 from tunesmith.errors import ConfigError, DataError
 from tunesmith.names import pick, suggest
@@ -97,7 +98,7 @@ class Task(Record):
         source: Source | None = getattr(self.source, split)
         if source is None:
             raise DataError(f"task '{self.name}' has no {split} split", fix=f"add 'source.{split}' to the task file")
-        rows = read_rows(source)
+        rows = read_rows(source, self._wanted())
         rows = [derived(row, self.fields) for row in rows] if self.fields else rows
         rows = [row for row in rows if holds(row, self.where)] if self.where else rows
         if not rows:
@@ -107,6 +108,11 @@ class Task(Record):
             fix = suggest(lacking[0], rows[0].fields)
             raise DataError(f"{source.place}: no row has the reference field '{lacking[0]}'", fix=fix)
         return first(rows, limit, seed)
+
+    def _wanted(self) -> frozenset[str]:
+        """Name the fields that the wordings and references want of the files, those that the task makes aside."""
+        wanted = frozenset(self.references).union(*(template.fields() for template in self.templates))
+        return ((wanted | uses(self.where)) - set(self.fields)) | uses(*self.fields.values())
 
     def splits(self) -> list[Split]:
         """Name the splits the task has."""
@@ -174,7 +180,7 @@ def split_named(name: str) -> Split:
 
 
 def load_task(name: str, beside: Path | None = None) -> Task:
-    """Load a task file by path, or an embedded task by name.
+    """Load a task file by path, a data file that stands for a task, or an embedded task by name.
 
     A relative path is looked for in the folder `beside`, then in the working
     directory. Raises ConfigError if there is neither.
@@ -186,8 +192,8 @@ def load_task(name: str, beside: Path | None = None) -> Task:
     found = next((place for place in places if place.is_file()), None)
     if found is not None:
         return read_task(found)
-    if Path(name).suffix in (".yaml", ".yml"):
-        raise ConfigError(f"{name}: no such file", fix="check the path of the task file")
+    if Path(name).suffix in (".yaml", ".yml") or _is_data(Path(name)):
+        raise ConfigError(f"{name}: no such file", fix="check the path")
     raise ConfigError(
         f"there is no task '{name}'", fix=f"{suggest(name, embedded_tasks())}, or the path of a task file"
     )
@@ -201,12 +207,18 @@ def embedded_tasks() -> list[str]:
 
 
 def read_task(path: Path) -> Task:
-    """Read one task file; the files it names are relative to it."""
+    """Read one task file; the files it names are relative to it. A data file stands for a task of its own."""
+    if _is_data(path):
+        return Task.parse(file_task(path), where=str(path))
     values = read_yaml(path)
     sources = values.get("source")
     if isinstance(sources, dict):
         values["source"] = {split: _absolute(source, path.parent) for split, source in sources.items()}
     return Task.parse(values, where=str(path))
+
+
+def _is_data(path: Path) -> bool:
+    return path.suffix.removeprefix(".").lower() in FORMATS
 
 
 def _absolute(source: Any, folder: Path) -> Any:

@@ -227,6 +227,11 @@ def derived(row: Row, made: Mapping[str, str]) -> Row:
     return Row(row.id, fields)
 
 
+def uses(*texts: str) -> frozenset[str]:
+    """Name the fields that texts in Jinja use."""
+    return frozenset().union(*map(_names, texts))
+
+
 def holds(row: Row, condition: str) -> bool:
     """Tell whether an expression "{{ ... }}" over a row's fields is true. Raises DataError if it cannot be told."""
     try:

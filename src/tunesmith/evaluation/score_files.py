@@ -117,7 +117,7 @@ def read_pairs(
 
 def _read(path: Path) -> list[Row]:
     if path.suffix.removeprefix(".").lower() in FORMATS:
-        return read_rows(Source(file=path))
+        return read_rows(Source(file=path, format="rows"))
     return [Row(str(number), {"text": line}) for number, line in enumerate(read_lines(path), 1)]
 
 
