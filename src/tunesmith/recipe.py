@@ -62,7 +62,7 @@ class Forget(Record):
 
     tasks: tuple[str, ...] | Literal["auto"] = "auto"
     text: bool = True
-    limit: PositiveInt = 40
+    limit: PositiveInt = 120
     max_forgetting: float | None = Field(default=None, ge=0.0, le=1.0)
     every: NonNegativeInt = 0
 

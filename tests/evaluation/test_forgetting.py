@@ -12,7 +12,7 @@ from tunesmith.data.task import load_task
 from tunesmith.errors import ConfigError, RunError
 from tunesmith.evaluation import forgetting
 from tunesmith.evaluation.answering import Question
-from tunesmith.evaluation.forgetting import AbilityGauge, Reading, general_text, text_losses, unlearned
+from tunesmith.evaluation.forgetting import AbilityGauge, Reading, general_text, questions_of, text_losses, unlearned
 from tunesmith.evaluation.measured import train
 from tunesmith.inference.score import Continuation, loglikelihoods
 from tunesmith.metrics.loss import choice_loss
@@ -70,7 +70,7 @@ def test_what_was_known_and_is_contradicted_is_forgotten(taught, tmp_path):
     run = train(recipe_of(taught), tmp_path / "run")
     told = run.forgetting()
     (accuracy, loss) = told.abilities
-    assert (accuracy.task, accuracy.metric, accuracy.chance, accuracy.n) == ("same", "accuracy", 1 / len(WORDS), 24)
+    assert (accuracy.task, accuracy.metric, accuracy.chance, accuracy.n) == ("same", "accuracy", 1 / len(WORDS), 120)
     assert accuracy.before > 0.7
     assert accuracy.after < 0.5
     assert accuracy.high < 0
@@ -246,7 +246,7 @@ def answered(right, base, n=40):
 
 def gauge(colours, n=1):
     tasks = [colours.model_copy(update={"name": f"t{i}", "metrics": ("accuracy",)}) for i in range(n)]
-    return AbilityGauge(tuple(Question(task) for task in tasks), False)
+    return AbilityGauge(tuple((Question(task),) for task in tasks), False)
 
 
 def test_the_share_retained_is_of_what_the_base_has_above_chance(colours):
@@ -273,15 +273,28 @@ def test_tasks_weigh_by_what_the_base_has_above_chance(colours):
     assert told.tasks_retained == pytest.approx((-0.05 + 0.25) / (0.4 + 0.25))
 
 
-def test_the_text_counts_as_much_as_the_tasks(colours):
+def test_the_text_counts_one_and_a_task_its_score_above_chance(colours):
     one = AbilityGauge(gauge(colours).questions, True)
     before = Reading((answered(36, 0),), tuple(TextLoss(id=str(i), nats=30.0, tokens=10) for i in range(20)))
-    after = Reading((answered(36, 0),), tuple(TextLoss(id=str(i), nats=32.0, tokens=10) for i in range(20)))
+    after = Reading((answered(30, 0),), tuple(TextLoss(id=str(i), nats=32.0, tokens=10) for i in range(20)))
     told = one.compare(before, after, 1)
     text = told.abilities[-1]
     assert (text.before, text.after) == (3.0, 3.2)
     assert text.retained == pytest.approx(math.exp(-0.2))
-    assert told.retained == pytest.approx((1.0 + math.exp(-0.2)) / 2)
+    assert told.retained == pytest.approx((0.25 + math.exp(-0.2)) / (0.4 + 1.0))
+    assert told.tasks_retained == pytest.approx(0.25 / 0.4)
+    assert told.low < told.retained < told.high
+
+
+def test_a_task_is_asked_its_test_rows_first_and_at_most_so_many(taught):
+    task = load_task(taught[1])
+    asked = [(one.split, len(one.prompts())) for one in questions_of(task, 50, 0)]
+    assert asked == [("test", 24), ("validation", 16), ("train", 10)]
+    assert [one.split for one in questions_of(task, 20, 0)] == ["test"]
+
+
+def test_a_task_that_is_answered_by_writing_is_asked_a_quarter(colours):
+    assert sum(len(one.prompts()) for one in questions_of(colours, 120, 0)) == 30
 
 
 def test_the_text_alone_is_all_there_is_if_no_task_is_asked():

@@ -20,7 +20,8 @@ import numpy as np
 
 from tunesmith.data.encode import Encoder
 from tunesmith.data.mixture import Blend, load_tasks
-from tunesmith.data.task import Split, Task, embedded_tasks, load_task
+from tunesmith.data.rows import draw
+from tunesmith.data.task import Task, embedded_tasks, load_task
 from tunesmith.data.template import Prompt
 from tunesmith.errors import ConfigError
 from tunesmith.evaluation.answering import Question, answer, by_likelihood, check
@@ -47,12 +48,12 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True)
 class AbilityGauge:
-    """The questions by which forgetting is measured; `text` says whether the general text is one.
+    """The questions by which forgetting is measured, those of one task together; `text`: the general text is one, too.
 
     Questions that have no room in a model's context, beside `spare` virtual tokens, are not asked, before or after.
     """
 
-    questions: tuple[Question, ...]
+    questions: tuple[tuple[Question, ...], ...]
     text: bool
     spare: int = 0
 
@@ -60,7 +61,10 @@ class AbilityGauge:
         """Ask the model; `kept` says that its answers may be kept, and taken from those kept before."""
         with responses.counted("on" if kept else "off"):
             model.net.eval()
-            answers = [tuple(answer(model, one, self._fitting(model, one), _silent)) for one in self.questions]
+            answers = [
+                tuple(said for one in of_task for said in answer(model, one, self._fitting(model, one), _silent))
+                for of_task in self.questions
+            ]
             return Reading(tuple(answers), text_losses(model, self.spare) if self.text else ())
 
     def _fitting(self, model: Model, question: Question) -> list[Prompt]:
@@ -76,27 +80,27 @@ class AbilityGauge:
         """Say what was lost between two readings of the same questions."""
         found = [
             one
-            for question, was, now in zip(self.questions, before.answers, after.answers, strict=True)
+            for of_task, was, now in zip(self.questions, before.answers, after.answers, strict=True)
             if was
-            for one in abilities(question, was, now)
+            for one in abilities(of_task[0], was, now)
         ]
         found += [_of_text(before.text, after.text)] if before.text else []
         told = Forgetting(step=step, abilities=tuple(one.ability for one in found))
-        parts = [part for part in (_pooled(found[: -1 if before.text else None]), _text_share(found)) if part]
-        if not parts:
+        whole = _together(found)
+        if whole is None:
             return told
-        low, high = np.quantile(np.mean([part.spread for part in parts], axis=0), [0.025, 0.975])
-        retained = fmean(part.value for part in parts)
-        tasks = parts[0].value if parts[0].of_tasks else None
+        low, high = np.quantile(whole.spread, [0.025, 0.975])
+        tasks = _together([one for one in found if one.ability.task != TEXT])
+        share = tasks.value if tasks else None
         return told.model_copy(
-            update={"retained": retained, "low": float(low), "high": float(high), "tasks_retained": tasks}
+            update={"retained": whole.value, "low": float(low), "high": float(high), "tasks_retained": share}
         )
 
     def write(self, run: Run, before: Reading, after: Reading) -> None:
         """Write both readings below the run's `forgetting/`, so that others can be compared with them."""
         for name, reading in (("before", before), ("after", after)):
-            for question, answers in zip(self.questions, reading.answers, strict=True):
-                run.write_lines(f"forgetting/{name}/{question.task.name}.jsonl", answers)
+            for of_task, answers in zip(self.questions, reading.answers, strict=True):
+                run.write_lines(f"forgetting/{name}/{of_task[0].task.name}.jsonl", answers)
             if reading.text:
                 run.write_lines(f"forgetting/{name}-text.jsonl", reading.text)
 
@@ -114,18 +118,34 @@ def gauge_of(recipe: Recipe, work: Task | Blend) -> AbilityGauge | None:
             raise ConfigError(
                 f"forgetting.tasks: '{min(both)}' is learned, and cannot say what is forgotten", fix="leave it out"
             )
-    questions = [Question(task, _split(task), limit=asked.limit, seed=recipe.seed, listed=False) for task in tasks]
-    for question in questions:
-        check(question.task, question.prompts(), question.by)
+    questions = [questions_of(task, asked.limit, recipe.seed) for task in tasks]
     virtual = recipe.method.virtual_tokens
     return AbilityGauge(tuple(questions), asked.text, virtual) if questions or asked.text else None
+
+
+def questions_of(task: Task, limit: int, seed: int) -> tuple[Question, ...]:
+    """Ask at most `limit` rows of a task that is not learned: of its test split, then validation, then training.
+
+    A task that is answered by writing is asked a quarter of them, as that takes many times longer.
+    Raises ConfigError or DataError if it cannot be asked.
+    """
+    left = limit if by_choice(task) else -(-limit // 4)
+    asked: list[Question] = []
+    for split in reversed(task.splits()):
+        if left > 0:
+            question = Question(task, split, limit=left, seed=seed, listed=False)
+            prompts = question.prompts()
+            check(task, prompts, question.by)
+            asked.append(question)
+            left -= len(prompts)
+    return tuple(asked)
 
 
 def unlearned(learned: Sequence[Task], held: Sequence[Task] = ()) -> list[Task]:
     """Give the tasks held out, and the embedded ones answered by choice that share no cluster with those learned."""
     clusters = {task.cluster for task in learned} | {task.name for task in held}
     embedded = [load_task(name) for name in embedded_tasks()]
-    return [*held, *(task for task in embedded if not {task.cluster, task.name} & clusters and _by_choice(task))]
+    return [*held, *(task for task in embedded if not {task.cluster, task.name} & clusters and by_choice(task))]
 
 
 def abilities(question: Question, before: Sequence[Answer], after: Sequence[Answer]) -> list["Found"]:
@@ -140,41 +160,42 @@ def abilities(question: Question, before: Sequence[Answer], after: Sequence[Answ
 
 
 class Found(NamedTuple):
-    """An ability, and its values before and after in each resample of its rows; None where it cannot be forgotten."""
+    """An ability, and how much of it there was and is in each resample of its rows; None where there was none.
+
+    The amount is a task's score above chance; of the general text it is 1 before, and after it the share that is
+    left of a token's probability.
+    """
 
     ability: Ability
-    values: tuple[Stats, Stats] | None
+    had: Stats | None = None
+    has: Stats | None = None
 
 
-class Part(NamedTuple):
+class Share(NamedTuple):
     """A share that is retained, and what it is in each resample."""
 
     value: float
     spread: Stats
-    of_tasks: bool
 
 
-def _pooled(found: Sequence[Found]) -> Part | None:
-    """Give what all tasks together retain of what the base had above chance.
+def _together(found: Sequence[Found]) -> Share | None:
+    """Give what is left of all abilities together, each counted by how much of it there was; None if there was none.
 
     Not the mean of their shares: that of a task in which the base is hardly above chance is mostly noise.
     """
-    told = [(one.ability, one.values) for one in found if one.values is not None]
+    told = [(one.ability, one.had, one.has) for one in found if one.had is not None and one.has is not None]
     if not told:
         return None
-    had = sum(one.before - (one.chance or 0.0) for one, _ in told)
-    has = sum(one.after - (one.chance or 0.0) for one, _ in told)
-    before = np.sum([first - (one.chance or 0.0) for one, (first, _) in told], axis=0)
-    after = np.sum([second - (one.chance or 0.0) for one, (_, second) in told], axis=0)
-    return Part(has / had, _shares(before, after, had), of_tasks=True)
+    had, has = (sum(_amounts(ability)[i] for ability, _, _ in told) for i in (0, 1))
+    before, after = np.sum([one for _, one, _ in told], axis=0), np.sum([one for _, _, one in told], axis=0)
+    return Share(has / had, _shares(before, after, had))
 
 
-def _text_share(found: Sequence[Found]) -> Part | None:
-    """Give what is retained of the general text: the share of a token's probability, in the geometric mean."""
-    if not found or found[-1].ability.task != TEXT or found[-1].values is None:
-        return None
-    ability, (first, second) = found[-1].ability, found[-1].values
-    return Part(math.exp(ability.before - ability.after), np.exp(first - second), of_tasks=False)
+def _amounts(ability: Ability) -> tuple[float, float]:
+    if ability.task == TEXT:
+        return 1.0, math.exp(ability.before - ability.after)
+    floor = ability.chance or 0.0
+    return ability.before - floor, ability.after - floor
 
 
 def _shares(before: Stats, after: Stats, had: float) -> Stats:
@@ -211,10 +232,8 @@ def general_text() -> Sequence[tuple[str, str]]:
 def _of_text(before: Sequence[TextLoss], after: Sequence[TextLoss]) -> Found:
     """Compare the loss on the general text."""
     was, now = (np.array([[one.nats, one.tokens] for one in side], float) for side in (before, after))
-    values = paired_values(NATS_PER_TOKEN, was, now, np.random.default_rng(0))
-    ability = _ability(TEXT, "text", NATS_PER_TOKEN, was, now)
-    share = math.exp(ability.before - ability.after)
-    return Found(_retaining(ability, share, np.exp(values[0] - values[1])), values)
+    first, second = paired_values(NATS_PER_TOKEN, was, now, _random(TEXT))
+    return _retaining(_ability(TEXT, "text", NATS_PER_TOKEN, was, now), np.ones_like(first), np.exp(first - second))
 
 
 def _found(task: Task, mark: Metric, was: Stats, now: Stats, chance: float | None) -> Found:
@@ -223,16 +242,21 @@ def _found(task: Task, mark: Metric, was: Stats, now: Stats, chance: float | Non
     ability = _ability(task.name, task.cluster, mark, was, now).model_copy(update=told)
     floor = chance or 0.0
     if mark.name in LOWER_IS_BETTER or interval(mark, was).low <= floor:
-        return Found(ability, None)
-    values = paired_values(mark, was, now, np.random.default_rng(0))
-    had = ability.before - floor
-    share = (ability.after - floor) / had
-    return Found(_retaining(ability, share, _shares(values[0] - floor, values[1] - floor, had)), values)
+        return Found(ability)
+    first, second = paired_values(mark, was, now, _random(task.name))
+    return _retaining(ability, first - floor, second - floor)
 
 
-def _retaining(ability: Ability, share: float, spread: Stats) -> Ability:
-    low, high = np.quantile(spread, [0.025, 0.975])
-    return ability.model_copy(update={"retained": share, "retained_low": float(low), "retained_high": float(high)})
+def _retaining(ability: Ability, had: Stats, has: Stats) -> Found:
+    before, after = _amounts(ability)
+    low, high = np.quantile(_shares(had, has, before), [0.025, 0.975])
+    told = {"retained": after / before, "retained_low": float(low), "retained_high": float(high)}
+    return Found(ability.model_copy(update=told), had, has)
+
+
+def _random(name: str) -> np.random.Generator:
+    """Give the draws of one ability: others must not be drawn alike, or their chances would add up."""
+    return np.random.default_rng(int(draw(0, f"forgetting/{name}")[:15], 16))
 
 
 def _ability(task: str, cluster: str, mark: Metric, was: Stats, now: Stats) -> Ability:
@@ -251,8 +275,9 @@ def _choice_loss(one: Answer) -> float:
     return choice_loss(one.log_likelihoods, right)
 
 
-def _by_choice(task: Task) -> bool:
-    return all(prompt.choices for prompt in task.prompts("test", limit=1))
+def by_choice(task: Task) -> bool:
+    """Tell whether a task's questions are answered by choice."""
+    return all(prompt.choices for prompt in task.prompts(task.splits()[-1], limit=1))
 
 
 def _longest(encoder: Encoder, prompt: Prompt, question: Question) -> int:
@@ -260,10 +285,6 @@ def _longest(encoder: Encoder, prompt: Prompt, question: Question) -> int:
     answers = [len(encoder.answer_ids(replace(prompt, answer=choice))) for choice in prompt.choices]
     new = max(answers) if by_likelihood(prompt, question.by) else question.task.generation.max_new_tokens
     return len(encoder.prompt_ids(prompt)) + new
-
-
-def _split(task: Task) -> Split:
-    return "test" if task.source.test is not None else "validation"
 
 
 def _cut(text: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from statistics import fmean
 
 from tunesmith.metrics.loss import CHOICE_LOSS, NATS_PER_TOKEN
 from tunesmith.reporting import charts
@@ -43,7 +44,7 @@ def sentence(told: Forgetting) -> str:
         return "The base cannot be told from chance on any of these questions: there was nothing to forget."
     left = f"{told.retained:.1%} [{told.low:.1%}, {told.high:.1%}]"
     parts = [_text_part(told), _tasks_part(told)]
-    said = f"It kept {left} of what the base could do: {' and '.join(part for part in parts if part)}."
+    said = f"It kept {left} of what the base could do: {'; '.join(part for part in parts if part)}."
     if told.passed is None:
         return said
     allowed = f"{told.max_forgetting:.1%} may be forgotten"
@@ -93,11 +94,13 @@ def _text_part(told: Forgetting) -> str:
 
 
 def _tasks_part(told: Forgetting) -> str:
-    if told.tasks_retained is None:
+    counted = [one for one in told.abilities if one.retained is not None and one.metric != NATS_PER_TOKEN.name]
+    if not counted:
         return ""
-    n = sum(one.retained is not None and one.metric != NATS_PER_TOKEN.name for one in told.abilities)
-    tasks = "one task" if n == 1 else f"{n} tasks"
-    return f"{told.tasks_retained:.1%} of what it scored above chance in {tasks} that were not learned"
+    before, after = (fmean(x - (one.chance or 0.0) for one, x in pairs) for pairs in (
+        [(one, one.before) for one in counted], [(one, one.after) for one in counted]))  # fmt: skip
+    tasks = "one task" if len(counted) == 1 else f"{len(counted)} tasks"
+    return f"it scored {before:.3f} above chance in {tasks} that it did not learn, and scores {after:.3f}"
 
 
 def _line(one: Ability, wide: int) -> str:

@@ -86,8 +86,9 @@ class Check(Record):
 class Forgetting(Record):
     """What a training made the model forget of tasks it did not learn, after step `step`, whose weights are kept.
 
-    `tasks_retained` is what all tasks together kept of what the base had above chance; `retained` is the mean of that
-    and of the share kept of the general text, with its 95 % interval, or the one of them that was measured.
+    `retained` is the share that is left of all abilities together, each counted by how much of it there was: a task
+    by its score above chance, the general text by 1, of which a token's share of its probability is left.
+    `tasks_retained` is that of the tasks alone.
     `passed` says whether 1 - `retained` stayed within `max_forgetting`, where that was asked.
     """
 
