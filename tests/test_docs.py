@@ -171,3 +171,58 @@ def test_the_page_shows_what_preview_prints_of_a_data_file(tmp_path, monkeypatch
     code, out, _ = call(monkeypatch, capsys, "preview", "chats.jsonl", "-n", "2")
     assert code == 0
     assert out.strip() in TASKS
+
+
+OWN = """review,verdict
+The rye bread was still warm.,good
+"Hard as a brick, and a day old.",bad
+They remembered my order.,good
+I waited half an hour for a bun.,bad
+Best crust in town.,good
+"Too much salt, as always.",bad
+My children ask for nothing else.,good
+"The queue, the prices, the crumbs.",bad
+Plums from their own garden.,good
+Closed again without a word.,bad
+She wraps everything twice.,good
+They sold me yesterday's rolls.,bad
+It smells of butter from the corner on.,good
+Nobody looked up from the till.,bad
+Open when others sleep.,good
+The card machine never works.,bad
+"Good coffee, better cake.",good
+Burnt underneath.,bad
+They know what rye is.,good
+I shall bake my own.,bad
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Write the files of the page's own mixture, as a reader would."""
+    monkeypatch.chdir(tmp_path)
+    section = TASKS.split("## Your own mixture")[1].split("## Mistakes")[0]
+    (tmp_path / "phrases.json").write_text(blocks(section, "json")[0], encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text(blocks(section, "yml")[0], encoding="utf-8")
+    (tmp_path / "chats.jsonl").write_text(blocks(TASKS, "jsonl")[0], encoding="utf-8")
+    reviews = next(text for text in blocks(TASKS, "yaml") if "name: reviews" in text)
+    (tmp_path / "reviews.yaml").write_text(reviews, encoding="utf-8")
+    (tmp_path / "reviews.csv").write_text(OWN, encoding="utf-8")
+    return section
+
+
+@smollm2
+def test_the_page_shows_what_preview_prints_of_a_mixture_of_three_formats(own, monkeypatch, capsys):
+    code, out, _ = call(monkeypatch, capsys, "preview", "mine.yaml", "-n", "1")
+    assert code == 0
+    assert out.strip() in own
+
+
+def test_a_mixture_of_three_formats_is_learned_and_evaluated_as_the_page_says(own, tiny, monkeypatch, capsys):
+    small = ["-s", f"model={tiny('chat')}", "-s", "length.max_tokens=256", "-s", "dtype=float32"]
+    for line in re.findall(r"^\$ tunesmith (train|eval) (.*)$", own, re.MULTILINE):
+        code, out, errors = call(monkeypatch, capsys, line[0], *shlex.split(line[1]), *(small * (line[0] == "train")))
+        assert code == 0, errors
+        assert "accuracy" in out or "phrases" in out
+    losses = [json.loads(text)["task_losses"] for text in Path("runs/mine/steps.jsonl").read_text().splitlines()]
+    assert set().union(*losses) == {"phrases", "chats", "reviews"}
