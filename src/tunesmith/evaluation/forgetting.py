@@ -37,6 +37,7 @@ from tunesmith.runs.records import Ability, Answer, Forgetting, TextLoss
 from tunesmith.runs.run import Run
 
 TEXT = "general text"
+WRITTEN = "demo"  # summaries: the base model writes fair ones
 
 
 class Reading(NamedTuple):
@@ -142,10 +143,15 @@ def questions_of(task: Task, limit: int, seed: int) -> tuple[Question, ...]:
 
 
 def unlearned(learned: Sequence[Task], held: Sequence[Task] = ()) -> list[Task]:
-    """Give the tasks held out, and the embedded ones answered by choice that share no cluster with those learned."""
+    """Give the tasks held out, and embedded ones that share no cluster with those learned.
+
+    Of these, those that are answered by choice, and one that is answered by writing: a model that has been tuned to
+    choose may no longer write, and no choice would show it.
+    """
     clusters = {task.cluster for task in learned} | {task.name for task in held}
     embedded = [load_task(name) for name in embedded_tasks()]
-    return [*held, *(task for task in embedded if not {task.cluster, task.name} & clusters and by_choice(task))]
+    asked = [task for task in embedded if task.name == WRITTEN or by_choice(task)]
+    return [*held, *(task for task in asked if not {task.cluster, task.name} & clusters)]
 
 
 def abilities(question: Question, before: Sequence[Answer], after: Sequence[Answer]) -> list["Found"]:
