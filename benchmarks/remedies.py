@@ -3,7 +3,7 @@
     python benchmarks/remedies.py --out runs/remedies          # nothing is downloaded; a quarter of an hour
     python benchmarks/remedies.py --out runs/remedies --table  # the table again, from the runs
 
-Each run learns `topic` from its 70 training rows; it is scored on its 40 test rows and on 30 rows of `demo`, whose summaries
+Each run learns `topic` from its 70 training rows; it is scored on its 40 test rows and on 30 of `demo`, whose summaries
 show whether the model can still write. Results go to results/remedies.json.
 """
 
