@@ -46,7 +46,7 @@ def smollm2(test):
 def test_the_readmes_steps_run_one_after_the_other(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
-    for words in commands("## One step at a time"):
+    for words in [*commands("## One step at a time"), *commands("## Many tasks at once")]:
         assert words[0] == "tunesmith"
         code, _, errors = call(monkeypatch, capsys, *words[1:], *FEW.get(words[1], []))
         assert code == 0, (words, errors)
@@ -63,7 +63,7 @@ def test_the_readmes_task_and_recipe_are_valid():
 def test_the_python_of_the_pages_compiles_and_uses_what_exists():
     import tunesmith
 
-    names = ("methods", "merging", "evaluation", "helm", "benchmarks")
+    names = ("methods", "merging", "evaluation", "helm", "benchmarks", "tasks", "mixtures", "forgetting")
     pages = [README, *((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in names)]
     for code in (code for page in pages for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL)):
         if ">>>" not in code:
