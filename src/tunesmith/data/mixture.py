@@ -6,7 +6,7 @@ learns from. Everything drawn is a function of (seed, task, row, pass): not of t
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,7 +14,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from tunesmith.config import Record, read_yaml
 from tunesmith.data.rows import Row, draw, first
-from tunesmith.data.shots import pick_shots
+from tunesmith.data.shots import Pool, pick_shots
 from tunesmith.data.task import Task, load_task
 from tunesmith.data.template import Kind, Prompt, Shot, Template
 from tunesmith.errors import ConfigError, DataError
@@ -119,6 +119,13 @@ class Member:
     rows: tuple[Row, ...]
     rate: float
     asking: Asking
+    pools: dict[str, Pool] = field(default_factory=dict, repr=False, compare=False)
+
+    def pool(self, wording: Template) -> Pool:
+        """Give the rows that can be examples in a wording; ordered once for all questions."""
+        if wording.name not in self.pools:
+            self.pools[wording.name] = Pool.of([row for row in self.rows if _fills(wording, row)])
+        return self.pools[wording.name]
 
 
 @dataclass(frozen=True)
@@ -191,8 +198,7 @@ def ask(member: Member, row: Row, turn: int, seed: int) -> Drawn:
     listed = int(draw(seed, f"options/{key}"), 16) < member.asking.options * 16**64
     prompt = replace(wording.render(row, member.task.references, listed), id=key)
     if k := chosen(member.asking.shots, seed, f"shots/{key}"):
-        pool = [one for one in member.rows if _fills(wording, one)]
-        shown = [wording.render(one, options=listed) for one in pick_shots(pool, row.id, k, seed)]
+        shown = [wording.render(one, options=listed) for one in pick_shots(member.pool(wording), row.id, k, seed)]
         prompt = prompt.with_shots([Shot(one.question, one.answer) for one in shown])
     return Drawn(member.task, row, prompt, turn)
 

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from tunesmith.config import Record, read_yaml
 from tunesmith.data.file_task import file_task
 from tunesmith.data.rows import FORMATS, Row, Source, draw, fingerprint, first, read_rows
-from tunesmith.data.shots import pick_shots
+from tunesmith.data.shots import Pool, pick_shots
 from tunesmith.data.template import Kind, Prompt, Shot, Template, compiles, derived, holds, is_expression, uses
 from tunesmith.data.wordings import wordings
 from tunesmith.errors import ConfigError, DataError
@@ -149,7 +149,7 @@ class Task(Record):
         that training sees all wordings that ask for the answer itself. `listed` says whether wordings
         with a place for their choices list them.
         """
-        pool = self.rows("train") if shots else []
+        pool = Pool.of(self.rows("train") if shots else ())
         prompts = []
         for row in self.rows(split, limit, seed):
             wording = self.wording(template, row.id, seed)
