@@ -24,7 +24,7 @@ from tunesmith.data.rows import draw
 from tunesmith.data.task import Task, embedded_tasks, load_task
 from tunesmith.data.template import Prompt
 from tunesmith.errors import ConfigError
-from tunesmith.evaluation.answering import Question, answer, by_likelihood, check
+from tunesmith.evaluation.answering import Question, answer, by_likelihood, check, requests
 from tunesmith.inference import responses
 from tunesmith.inference.score import Continuation
 from tunesmith.metrics import LOWER_IS_BETTER, metric
@@ -33,6 +33,7 @@ from tunesmith.metrics.loss import CHOICE_LOSS, NATS_PER_TOKEN, choice_loss
 from tunesmith.metrics.metric import Metric, Stats
 from tunesmith.models.load import Model
 from tunesmith.recipe import Recipe
+from tunesmith.runs.progress import Watch
 from tunesmith.runs.records import Ability, Answer, Forgetting, TextLoss
 from tunesmith.runs.run import Run
 
@@ -58,13 +59,18 @@ class AbilityGauge:
     text: bool
     spare: int = 0
 
-    def take(self, model: Model, kept: bool) -> Reading:
-        """Ask the model; `kept` says that its answers may be kept, and taken from those kept before."""
-        with responses.counted("on" if kept else "off"):
-            model.net.eval()
+    def take(self, model: Model, kept: bool, quiet: bool = False) -> Reading:
+        """Ask the model; `kept` says that its answers may be kept, and taken from those kept before.
+
+        How far it has come is shown, unless `quiet`.
+        """
+        asked = [[(one, self._fitting(model, one)) for one in of_task] for of_task in self.questions]
+        total = sum(requests(prompts, one.by) for of_task in asked for one, prompts in of_task)
+        model.net.eval()
+        with responses.counted("on" if kept else "off"), Watch("what it can do", total, quiet) as watch:
             answers = [
-                tuple(said for one in of_task for said in answer(model, one, self._fitting(model, one), _silent))
-                for of_task in self.questions
+                tuple(said for one, prompts in of_task for said in answer(model, one, prompts, watch.advance))
+                for of_task in asked
             ]
             return Reading(tuple(answers), text_losses(model, self.spare) if self.text else ())
 
@@ -298,7 +304,3 @@ def _cut(text: str) -> tuple[str, str]:
     middle = text.find(" ", len(text) // 2)
     middle = middle if middle > 0 else len(text) // 2
     return text[:middle], text[middle:]
-
-
-def _silent(_: int) -> None:
-    """Tell nobody."""

@@ -19,5 +19,7 @@ def train(
     `forgetting.json` says it; `recipe.forgetting` says of what, and how much may be lost. The rest is as in
     `training.train`. Raises TunesmithError; RunError if more was forgotten than may be.
     """
-    gauge = gauge_of(recipe, task or load_work(recipe))
-    return learn(recipe, folder, task, command, resume, gauge)
+    if resume and Run(folder).done:
+        return Run.open(folder)
+    work = task or load_work(recipe)
+    return learn(recipe, folder, work, command, resume, gauge_of(recipe, work))

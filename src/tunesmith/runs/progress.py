@@ -12,15 +12,16 @@ QUIET_SECONDS = 20.0  # between plain lines in a log file
 
 
 class Watch:
-    """Shows how far a verb has come, on the error stream; use it as a context."""
+    """Shows how far a verb has come, on the error stream, unless it is `quiet`; use it as a context."""
 
-    def __init__(self, title: str, total: int) -> None:
+    def __init__(self, title: str, total: int, quiet: bool = False) -> None:
         self._title = title
         self._total = total
         self._done = 0
         self._spoke = time.monotonic()
         console = Console(stderr=True)
-        self._bar = _bar(console) if console.is_terminal else None
+        self._quiet = quiet
+        self._bar = _bar(console) if console.is_terminal and not quiet else None
 
     def __enter__(self) -> Self:
         if self._bar:
@@ -47,7 +48,7 @@ class Watch:
         told = "  ".join(f"{name} {value}" for name, value in facts.items())
         if self._bar:
             self._bar.update(self._task, completed=self._done, facts=told)
-        elif self._done >= self._total or time.monotonic() - self._spoke > QUIET_SECONDS:
+        elif not self._quiet and (self._done >= self._total or time.monotonic() - self._spoke > QUIET_SECONDS):
             self._spoke = time.monotonic()
             print(f"{self._title} {self._done}/{self._total}  {told}".rstrip(), file=sys.stderr, flush=True)
 

@@ -28,7 +28,7 @@ PASSING = "passing"
 class Gauge(Protocol):
     """Measures what a model can do; `Any` is a reading of its own."""
 
-    def take(self, model: Model, kept: bool) -> Any:
+    def take(self, model: Model, kept: bool, quiet: bool = False) -> Any:
         """Measure a model; `kept` says that its answers may be kept, and taken from those kept before."""
         ...
 
@@ -63,7 +63,7 @@ class Gauging:
 
     def look(self, run: Run, learning: Learning, step: Step, validation: Sequence[Encoded]) -> Check:
         """Measure what is forgotten so far; keep the weights if they pass and are the best yet."""
-        told = self.gauge.compare(self.before, self.gauge.take(self.model, kept=False), step.step)
+        told = self.gauge.compare(self.before, self.gauge.take(self.model, kept=False, quiet=True), step.step)
         loss = step.validation_loss
         if loss is None and validation:
             loss = mean_loss(self.model, validation, self.recipe)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from tunesmith import methods
 from tunesmith.adapters import folder as adapters
+from tunesmith.data.mixture import Blend
 from tunesmith.data.task import Task
 from tunesmith.errors import FitError, ModelError, RunError
 from tunesmith.method import Full
@@ -42,7 +43,7 @@ OWN_FORWARD = (
 def train(
     recipe: Recipe,
     folder: Path,
-    task: Task | None = None,
+    task: Task | Blend | None = None,
     command: Sequence[str] = (),
     resume: bool = False,
     gauge: Gauge | None = None,
@@ -151,14 +152,14 @@ def _learn(model: Model, prepared: Prepared, learning: Learning, recipe: Recipe,
     seconds = before + time.perf_counter() - started
     if not log:
         raise RunError("no step could be taken", fix="look at the rows named in troubles.jsonl")
+    facts = _summary(model, log, begun)
     finished = wish.by is None or log[-1].step == plan.steps
-    loss = gauging.conclude(run, learning, log[-1].step) if gauging and finished else None
+    lost = gauging.conclude(run, learning, log[-1].step) if gauging and finished else None
     adapter = adapters.save(model, recipe, run.folder / "checkpoints")
-    if loss and loss.passed is False:
-        raise too_much(run, loss)
     if near := nearest_words(model, learning.fit):
         run.write_lines("virtual_tokens.jsonl", near)
-    facts = _summary(model, log, begun)
+    if lost and lost.passed is False:
+        raise too_much(run, lost)
     return facts.model_copy(
         update={
             "seconds": seconds,
