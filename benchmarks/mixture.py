@@ -13,13 +13,15 @@ forget of the embedded tasks and of the general text. Results go to results/mixt
 
 import argparse
 import json
+import math
+import statistics
 from pathlib import Path
 from typing import Any
 
 import tunesmith
 from tunesmith import Question, Recipe, Run, evaluate, make_recipe, read_recipe
 from tunesmith.data.mixture import Blend
-from tunesmith.reporting.compare import compare
+from tunesmith.reporting.compare import Comparison, compare
 from tunesmith.training.prepare import load_work
 from tunesmith.training.preview import preview
 
@@ -29,6 +31,14 @@ METHODS = ("lora", "full", "prompt_tuning")
 UNLEARNED = ["sentiment", "topic", "commonsense", "paraphrase_zh", "nli"]
 LONE = {"dialogsum": METHODS, "cola": ("lora",)}
 SEED = 0
+CLAIMS = {  # what is said to forget less, and more
+    "many tasks forget less than one": [("multi-lora", "dialogsum-lora"), ("multi-lora", "cola-lora"),
+                                        ("multi-full", "dialogsum-full"),
+                                        ("multi-prompt_tuning", "dialogsum-prompt_tuning")],
+    "few weights forget less than all": [("multi-lora", "multi-full"), ("multi-prompt_tuning", "multi-full"),
+                                         ("dialogsum-lora", "dialogsum-full"),
+                                         ("dialogsum-prompt_tuning", "dialogsum-full")],
+}  # fmt: skip
 
 
 def main() -> None:
@@ -120,7 +130,37 @@ def _results(runs: dict[str, Run], out: Path, plans: dict[str, Recipe]) -> dict[
         for name in runs
         if name.startswith("own-") or name in lone
     }
+    found["claims"] = {
+        claim: [
+            {"less": less, "more": more, "abilities": [one.model_dump() for one in _left(out, more, less)]}
+            for less, more in pairs
+        ]
+        for claim, pairs in CLAIMS.items()
+    }
     return found
+
+
+def _left(out: Path, more: str, less: str) -> list[Comparison]:
+    return compare(Run.open(out / more), Run.open(out / less))
+
+
+def _claims(found: dict[str, Any]) -> list[str]:
+    """Write what each claim comes to: how much less is lost, of the general text and of the summed accuracies."""
+    lines = [
+        "| claim | run | against | general text, nats per token | accuracy, mean of the tasks |",
+        "|---|---|---|---|---|",
+    ]
+    for claim, pairs in found["claims"].items():
+        for pair in pairs:
+            text = _one(pair["abilities"], "general text", "nats_per_token")
+            tasks = [one for one in pair["abilities"] if one["metric"] == "accuracy"]
+            mean = statistics.fmean(one["difference"] for one in tasks)
+            half = math.sqrt(sum(((one["high"] - one["low"]) / 2) ** 2 for one in tasks)) / len(tasks)
+            lines.append(
+                f"| {claim} | {pair['less']} | {pair['more']} | {_difference(text)} | "
+                f"{mean:+.3f} [{mean - half:+.3f}, {mean + half:+.3f}] |"
+            )
+    return lines
 
 
 def _tables(found: dict[str, Any]) -> list[str]:
@@ -145,9 +185,9 @@ def _tables(found: dict[str, Any]) -> list[str]:
     ]
     lines += ["|---|---|---|---|---|---|---|---|---|"]
     for name, one in found.items():
-        if "forgetting" in one and not name.startswith("own-"):
+        if name != "claims" and "forgetting" in one and not name.startswith("own-"):
             lines.append(_kept(name, one))
-    return lines
+    return [*lines, "", *_claims(found)]
 
 
 def _kept(name: str, one: dict[str, Any]) -> str:
