@@ -20,7 +20,7 @@ from typing import Any
 
 import tunesmith
 from tunesmith import Question, Recipe, Run, evaluate, make_recipe, read_recipe
-from tunesmith.data.mixture import Blend
+from tunesmith.data.blend import Blend
 from tunesmith.reporting.compare import Comparison, compare
 from tunesmith.training.prepare import load_work
 from tunesmith.training.preview import preview

@@ -37,7 +37,7 @@ _HOMES = {
     "load_task": "tunesmith.data.task",
     "Mixture": "tunesmith.data.mixture",
     "load_mixture": "tunesmith.data.mixture",
-    "load_tasks": "tunesmith.data.mixture",
+    "load_tasks": "tunesmith.data.blend",
     "Template": "tunesmith.data.template",
     "Run": "tunesmith.runs.run",
     "Score": "tunesmith.runs.records",

@@ -106,7 +106,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each parameter is an option of the com
     fresh: Annotated[bool, typer.Option("--fresh", help="Compute every answer, also those kept from before.")] = False,
 ) -> None:
     """Answer the questions of a split, and score the answers."""
-    from tunesmith.data.mixture import load_tasks
+    from tunesmith.data.blend import load_tasks
     from tunesmith.data.task import split_named
     from tunesmith.evaluation.answering import By, Question
     from tunesmith.evaluation.evaluate import evaluate as run_evaluation
@@ -114,11 +114,13 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each parameter is an option of the com
     from tunesmith.reporting.lines import eval_lines
 
     way = pick({one: one for one in get_args(By)}, by, "way to answer")
-    questions = [
-        Question(one, split_named(split), shots, template, limit, seed, way, same_shots, listed)
-        for name in task
-        for one in load_tasks(name)
-    ]
+    part = split_named(split)
+    tasks = [one for name in task for one in load_tasks(name)]
+    lacking = [one.name for one in tasks if part not in one.splits()] if len(tasks) > 1 else []
+    if lacking:
+        typer.echo(f"without a {part} split, and left out: {', '.join(lacking)}", err=True)
+    tasks = [one for one in tasks if one.name not in lacking]
+    questions = [Question(one, part, shots, template, limit, seed, way, same_shots, listed) for one in tasks]
     run = run_evaluation(model, questions, out, _command(), strength, fresh)
     for line in eval_lines(run):
         typer.echo(line)
@@ -316,8 +318,12 @@ def _recipe(what: str, settings: list[str] | None) -> "Recipe":
 
     given = tuple(settings or ())
     path = Path(what)
-    if path.suffix in (".yaml", ".yml") and "source" not in read_yaml(path):
-        return read_recipe(path, given)
+    if path.suffix in (".yaml", ".yml"):
+        values = read_yaml(path)
+        if "tasks" in values and "source" not in values:
+            return make_recipe({"mixture": what}, given, where=what)
+        if "source" not in values:
+            return read_recipe(path, given)
     return make_recipe({"task": what}, given, where=what)
 
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from tunesmith.config import Record, override, read_yaml
+from tunesmith.config import Names, Record, override, read_yaml
 from tunesmith.data.mixture import Mixture, mixture_values
 from tunesmith.method import Lora, Method
 
@@ -60,17 +60,23 @@ class Forget(Record):
     the weights with the least validation loss that pass are kept, and a training none of whose looks passes fails.
     """
 
-    tasks: tuple[str, ...] | Literal["auto"] = "auto"
+    tasks: Literal["auto"] | Names = "auto"
     text: bool = True
     limit: PositiveInt = 120
     max_forgetting: float | None = Field(default=None, ge=0.0, le=1.0)
     every: NonNegativeInt = 0
 
+    @model_validator(mode="after")
+    def _looks_for_something(self) -> "Forget":
+        if self.every and self.max_forgetting is None:
+            raise ValueError("looks every so many steps for nothing: say max_forgetting as well")
+        return self
+
 
 class Replay(Record):
     """Rows of other tasks that are mixed in so that they are not forgotten: `share` of all rows."""
 
-    tasks: tuple[str, ...] = Field(min_length=1)
+    tasks: Names = Field(min_length=1)
     share: float = Field(default=0.1, gt=0.0, lt=1.0)
 
 
@@ -135,7 +141,7 @@ def make_recipe(values: dict[str, object], settings: tuple[str, ...] = (), where
 
     A mixture may be named by its file.
     """
-    return Recipe.parse(_named(override(_read_mixture(values), settings)), where)
+    return Recipe.parse(_named(_read_mixture(override(_read_mixture(values), settings))), where)
 
 
 def _read_mixture(values: dict[str, object]) -> dict[str, object]:

@@ -8,7 +8,8 @@ from itertools import islice
 
 import pytest
 
-from tunesmith.data.mixture import Mixture, apportion, chosen, load_mixture, rates
+from tunesmith.data.blend import load
+from tunesmith.data.mixture import Mixture, apportion, chosen, rates
 from tunesmith.errors import ConfigError, DataError
 
 WORD, LIST = "{{ word }}", {"choices": "{{ options }}"}
@@ -83,14 +84,14 @@ def test_choices_are_drawn_in_their_shares():
 
 
 def test_without_cap_every_row_is_learned_once(made):
-    blend = mixture(tasks=made(a=30, b=10)).load()
+    blend = load(mixture(tasks=made(a=30, b=10)))
     assert blend.counts() == {"a": 30, "b": 10}
     ids = [drawn.prompt.id for drawn in blend.epoch(0)]
     assert sorted(ids) == sorted([f"a/{i}" for i in range(30)] + [f"b/{i}" for i in range(10)])
 
 
 def test_a_capped_task_shows_further_rows_in_every_epoch(made):
-    blend = mixture(tasks=made(a=30, b=10), cap=10).load()
+    blend = load(mixture(tasks=made(a=30, b=10), cap=10))
     shown = [{one.prompt.id for one in blend.epoch(number) if one.task.name == "a"} for number in range(3)]
     assert [len(ids) for ids in shown] == [10, 10, 10]
     assert len(set.union(*shown)) == 30
@@ -98,7 +99,7 @@ def test_a_capped_task_shows_further_rows_in_every_epoch(made):
 
 def test_a_small_task_begins_anew_when_its_rows_are_used_up(made):
     names = made(a=30, b=4)
-    blend = mixture(tasks=[{"task": names[0], "rate": 0.7}, {"task": names[1], "rate": 0.3}], rows=20).load()
+    blend = load(mixture(tasks=[{"task": names[0], "rate": 0.7}, {"task": names[1], "rate": 0.3}], rows=20))
     drawn = [one for one in blend.epoch(0) if one.task.name == "b"]
     assert sorted(one.prompt.id for one in drawn if not one.turn) == ["b/0", "b/1", "b/2", "b/3"]
     assert [one.prompt.id for one in drawn if one.turn] == [f"{one.name}#2" for one in drawn if one.turn]
@@ -107,13 +108,13 @@ def test_a_small_task_begins_anew_when_its_rows_are_used_up(made):
 
 def test_the_next_turn_of_a_row_is_asked_in_another_way_at_times(made):
     names = made(a=2, b=20)
-    blend = mixture(tasks=[{"task": names[0], "rate": 0.5}, {"task": names[1], "rate": 0.5}], rows=80).load()
+    blend = load(mixture(tasks=[{"task": names[0], "rate": 0.5}, {"task": names[1], "rate": 0.5}], rows=80))
     asked = {one.prompt.template for one in blend.epoch(0) if one.name == "a/0"}
     assert asked == {"plain", "other"}
 
 
 def test_the_stream_is_its_epochs_one_after_the_other(made):
-    blend = mixture(tasks=made(a=7, b=5), cap=3).load()
+    blend = load(mixture(tasks=made(a=7, b=5), cap=3))
     told = [prompt.id for prompt in islice(blend.stream(), 12)]
     assert told == [one.prompt.id for number in (0, 1) for one in blend.epoch(number)]
 
@@ -121,9 +122,9 @@ def test_the_stream_is_its_epochs_one_after_the_other(made):
 def test_the_stream_is_the_same_in_another_process(made, tmp_path):
     made(a=30, b=10)
     code = (
-        "from itertools import islice; from tunesmith.data.mixture import Mixture;"
+        "from itertools import islice; from tunesmith.data.mixture import Mixture; from tunesmith.data.blend import load;"
         "m = Mixture.parse({'tasks': ['a.yaml', 'b.yaml'], 'cap': 12, 'shots': {0: 1, 2: 1}, 'options': 0.5}, 'm');"
-        "print([hash_ for hash_ in map(repr, islice(m.load(seed=3).stream(), 40))])"
+        "print([hash_ for hash_ in map(repr, islice(load(m, seed=3).stream(), 40))])"
     )
     told = [
         subprocess.run(
@@ -138,13 +139,13 @@ def test_the_stream_is_the_same_in_another_process(made, tmp_path):
 
 def test_the_first_rows_of_a_limit_are_those_of_a_greater_one(made):
     names = made(a=30, b=10)
-    few, many = ({one.prompt.id for one in mixture(tasks=names).load(limit=n).epoch(0)} for n in (5, 20))
+    few, many = ({one.prompt.id for one in load(mixture(tasks=names), limit=n).epoch(0)} for n in (5, 20))
     assert few < many
 
 
 def test_a_held_out_cluster_is_not_learned(made):
     names = made({"a": "nli", "b": "nli"}, a=5, b=5, c=5, d=5)
-    blend = mixture(tasks=names, hold_out=["nli", "d"]).load()
+    blend = load(mixture(tasks=names, hold_out=["nli", "d"]))
     assert {one.task.name for one in blend.epoch(0)} == {"c"}
     assert {task.name for task in blend.held} == {"a", "b", "d"}
     assert blend.rates() == {"c": 1.0}
@@ -153,14 +154,14 @@ def test_a_held_out_cluster_is_not_learned(made):
 def test_a_mixture_within_a_mixture_shares_its_rate(made):
     a, b, c = made(a=30, b=10, c=40)
     inner = {"mixture": {"tasks": [a, b], "cap": 10}}
-    assert mixture(tasks=[inner, c]).load().rates() == pytest.approx({"a": 10 / 60, "b": 10 / 60, "c": 40 / 60})
-    weighed = mixture(tasks=[{**inner, "rate": 3}, {"task": c, "rate": 1}]).load()
+    assert load(mixture(tasks=[inner, c])).rates() == pytest.approx({"a": 10 / 60, "b": 10 / 60, "c": 40 / 60})
+    weighed = load(mixture(tasks=[{**inner, "rate": 3}, {"task": c, "rate": 1}]))
     assert weighed.rates() == pytest.approx({"a": 0.375, "b": 0.375, "c": 0.25})
 
 
 def test_a_hold_out_reaches_into_a_mixture_within(made):
     a, b, c = made({"a": "nli"}, a=30, b=10, c=40)
-    blend = mixture(tasks=[{"mixture": {"tasks": [a, b]}}, c], hold_out=["nli"]).load()
+    blend = load(mixture(tasks=[{"mixture": {"tasks": [a, b]}}, c], hold_out=["nli"]))
     assert blend.counts() == {"b": 10, "c": 40}
 
 
@@ -168,13 +169,13 @@ def test_a_mixture_file_names_its_tasks_from_where_it_lies(made, tmp_path, monke
     made(a=3)
     (tmp_path / "mix.yaml").write_text("tasks: [a.yaml]\n")
     monkeypatch.chdir("/")
-    assert load_mixture(tmp_path / "mix.yaml").load().counts() == {"a": 3}
+    assert load_load(mixture(tmp_path / "mix.yaml")).counts() == {"a": 3}
 
 
 def test_shots_kinds_and_options_are_drawn_in_their_shares(made):
     names = made(rationale=True, a=600)
     kinds = {"direct": 0.5, "chain_of_thought": 0.25, "inverted": 0.25}
-    drawn = mixture(tasks=names, shots={0: 0.5, 2: 0.5}, kinds=kinds, options=0.3).load().epoch(0)
+    drawn = load(mixture(tasks=names, shots={0: 0.5, 2: 0.5}, kinds=kinds, options=0.3)).epoch(0)
     assert sum(len(one.prompt.shots) == 2 for one in drawn) / 600 == pytest.approx(0.5, abs=0.07)
     assert sum(one.prompt.template == "thought" for one in drawn) / 600 == pytest.approx(0.25, abs=0.06)
     assert sum(one.prompt.template == "back" for one in drawn) / 600 == pytest.approx(0.25, abs=0.06)
@@ -184,7 +185,7 @@ def test_shots_kinds_and_options_are_drawn_in_their_shares(made):
 
 
 def test_examples_are_asked_as_the_question_is_and_never_are_it(made):
-    drawn = mixture(tasks=made(a=40), shots={3: 1.0}).load().epoch(0)
+    drawn = load(mixture(tasks=made(a=40), shots={3: 1.0})).epoch(0)
     for one in drawn:
         assert len(one.prompt.shots) == 3
         assert all(shot.question.startswith(one.prompt.question[:3]) for shot in one.prompt.shots)
@@ -192,19 +193,19 @@ def test_examples_are_asked_as_the_question_is_and_never_are_it(made):
 
 def test_a_part_says_for_itself_how_it_is_asked(made):
     a, b = made(a=20, b=20)
-    drawn = mixture(tasks=[{"task": a, "shots": {2: 1.0}, "options": 0}, b]).load().epoch(0)
+    drawn = load(mixture(tasks=[{"task": a, "shots": {2: 1.0}, "options": 0}, b])).epoch(0)
     assert all((len(one.prompt.shots) == 2) == (one.task.name == "a") for one in drawn)
     assert all(("Options:" in one.prompt.question) == (one.task.name == "b") for one in drawn)
 
 
 def test_a_task_without_rationales_gives_its_share_to_the_other_kinds(made):
-    drawn = mixture(tasks=made(a=20), kinds={"direct": 0.5, "chain_of_thought": 0.5}).load().epoch(0)
+    drawn = load(mixture(tasks=made(a=20), kinds={"direct": 0.5, "chain_of_thought": 0.5})).epoch(0)
     assert {one.prompt.template for one in drawn} == {"plain", "other"}
 
 
 def test_kinds_that_no_wording_has_are_refused(made):
     with pytest.raises(DataError, match="task 'a' has no wording of kind chain_of_thought"):
-        mixture(tasks=made(a=20), kinds={"chain_of_thought": 1.0}).load().epoch(0)
+        load(mixture(tasks=made(a=20), kinds={"chain_of_thought": 1.0})).epoch(0)
 
 
 @pytest.mark.parametrize(
@@ -223,4 +224,4 @@ def test_kinds_that_no_wording_has_are_refused(made):
 def test_mistakes_are_named(made, values, told):
     made(a=5, b=5)
     with pytest.raises(ConfigError, match=told):
-        Mixture.parse(values, "recipe").load()
+        load(Mixture.parse(values, "recipe"))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tunesmith.adapters.folder import Adapter
 from tunesmith.config import Record
+from tunesmith.data.blend import load
 from tunesmith.data.encode import Encoded, Encoder
 from tunesmith.data.task import Split, Task, load_task
 from tunesmith.errors import ModelError, TunesmithError
@@ -67,7 +68,7 @@ def held_out(adapter: Adapter, encoder: Encoder, context: int | None) -> Held:
 
 
 def _first_task(recipe: Recipe) -> Task:
-    return recipe.mixture.load().members[0].task if recipe.mixture else load_task(str(recipe.task))
+    return load(recipe.mixture).members[0].task if recipe.mixture else load_task(str(recipe.task))
 
 
 def _rows(task: Task, recipe: Recipe, encoder: Encoder, context: int | None) -> Held:

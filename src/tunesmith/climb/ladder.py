@@ -52,7 +52,9 @@ def climb(
             runs.append(
                 _take(rung, Question(task, shots=shots, limit=limit, seed=recipe.seed), recipe, folder, command)
             )
-        except FitError as wrong:
+        except (FitError, RunError) as wrong:
+            if isinstance(wrong, RunError) and not _forgot(folder, rung):
+                raise
             say(f"{rung.name}: passed over, {wrong.what}")
             continue
         rungs.append(rung)
@@ -89,7 +91,7 @@ def _take(rung: Rung, question: Question, recipe: Recipe, folder: Path, command:
     """Train if the rung asks for it, then evaluate."""
     target = recipe.model
     if rung.train:
-        facts = train(recipe, folder / rung.train, question.task, command).summary()
+        facts = train(recipe, folder / rung.train, command=command).summary()
         if facts.stopped_early:
             raise RunError(
                 f"{folder / rung.train}: training was stopped at step {facts.steps} of {facts.planned_steps}",
@@ -97,6 +99,12 @@ def _take(rung: Rung, question: Question, recipe: Recipe, folder: Path, command:
             )
         target = str(folder / rung.train)
     return evaluate(target, question, folder / rung.eval, command)
+
+
+def _forgot(folder: Path, rung: Rung) -> bool:
+    """Tell whether a rung's training came to its end but forgot more than it may."""
+    lost = Run(folder / rung.train).forgetting() if rung.train else None
+    return lost is not None and lost.passed is False
 
 
 def _line(rung: Rung, run: Run) -> str:

@@ -36,8 +36,9 @@ class Share(Record):
 class Ledger(Record):
     """Counts and row ids of one training set; tokens are those that are trained on in the first epoch.
 
-    `leaked` names the rows that share text with rows of evaluation, `leaks` says with which. `tasks` are those of
-    a mixture; the rows of one are named by it.
+    `leaked` names the rows that share text with rows of evaluation, `leaks` says with which, `left_out` that they are
+    not learned from. `fewer_examples` are the rows with room for fewer worked examples than asked. `tasks` are those of
+    a mixture, whose rows are named by it, and `held` its tasks that are not learned.
     """
 
     rows: int
@@ -50,7 +51,11 @@ class Ledger(Record):
     duplicate: tuple[str, ...] = ()
     leaked: tuple[str, ...] = ()
     leaks: tuple[Leak, ...] = ()
+    left_out: bool = False
+    fewer_examples: tuple[str, ...] = ()
     tasks: tuple[Share, ...] = ()
+    held: tuple[str, ...] = ()
+    epochs: int = 1
 
     def lines(self) -> list[str]:
         """Say in words what happened, most important first."""
@@ -65,7 +70,10 @@ class Ledger(Record):
                 shown = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
                 kinds = Counter(leak.kind for leak in self.leaks) if name == "leaked" else {}
                 how = f" ({', '.join(f'{n} {kind}' for kind, n in kinds.items())})" if kinds else ""
-                text.append(f"{len(ids)} {name}{how}: {shown}")
+                out = ", left out" if name == "leaked" and self.left_out else ""
+                text.append(f"{len(ids)} {name}{how}{out}: {shown}")
+        if self.fewer_examples:
+            text.append(f"{len(self.fewer_examples)} with fewer worked examples, for lack of room")
         return text + self.table()
 
     def table(self) -> list[str]:
@@ -74,11 +82,14 @@ class Ledger(Record):
             return []
         wide = max(len(share.task) for share in self.tasks)
         head = f"{'task':<{wide}}  {'has':>7}  {'rate':>6}  {'rows':>7}  {'tokens':>9}  {'answer':>8}  epochs"
-        return [head] + [
+        title = [f"in {self.epochs} epochs:"] if self.epochs > 1 else []
+        held = [f"held out: {', '.join(self.held)}"] if self.held else []
+        lines = [
             f"{one.task:<{wide}}  {one.size:>7}  {one.rate:>6.1%}  {one.rows:>7}  {one.tokens:>9}  "
             f"{one.answer_tokens:>8}  {one.epochs:>6.2f}"
             for one in self.tasks
         ]
+        return [*title, head, *lines, *held]
 
 
 def admit(rows: Sequence[Encoded], length: Length) -> tuple[list[Encoded], Ledger]:

@@ -117,6 +117,10 @@ class Template(Record):
         """Name the row fields that the question shows, its listed choices aside."""
         return (_names(self.prompt) | _names(self.system) | _names(self.history)) - {OPTIONS}
 
+    def listed(self) -> frozenset[str]:
+        """Name the row fields that the choices are made of."""
+        return _names(self.choices) if isinstance(self.choices, str) else frozenset()
+
     def lists_choices(self) -> bool:
         """Tell whether the question has a place for the list of its choices."""
         return OPTIONS in _names(self.prompt)

@@ -3,8 +3,11 @@
 Two things are measured on the same questions before and after: tasks that are not learned, and how well the model
 predicts a small fixed general text. Choices are not listed in the questions: a small model that has not been taught
 to choose from a list cannot, and would have nothing to forget. An ability is the task's first metric; where it is
-answered by choice, the loss on the right choice says the same more finely. `retained` is a share of what the base
-had above chance.
+answered by choice, the loss on the right choice says the same more finely.
+
+Chance is what the same answers score when each is marked against another question's references: 1/k for guesses among
+k even choices, all of its score for a model that always says the same, and for a summary what any summary shares with
+any other. What a model has of an ability is its score above that.
 """
 
 import json
@@ -13,22 +16,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
-from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
 
+from tunesmith.data.blend import Blend
 from tunesmith.data.encode import Encoder
-from tunesmith.data.mixture import Blend, load_tasks
 from tunesmith.data.rows import draw
-from tunesmith.data.task import Task, embedded_tasks, load_task
+from tunesmith.data.task import Task
 from tunesmith.data.template import Prompt
-from tunesmith.errors import ConfigError
+from tunesmith.data.unlearned import by_choice, measured
+from tunesmith.errors import DataError
 from tunesmith.evaluation.answering import Question, answer, by_likelihood, check, requests
 from tunesmith.inference import responses
 from tunesmith.inference.score import Continuation
 from tunesmith.metrics import LOWER_IS_BETTER, metric
-from tunesmith.metrics.interval import interval, paired, paired_values
+from tunesmith.metrics.interval import paired, paired_values
 from tunesmith.metrics.loss import CHOICE_LOSS, NATS_PER_TOKEN, choice_loss
 from tunesmith.metrics.metric import Metric, Stats
 from tunesmith.models.load import Model
@@ -38,7 +41,7 @@ from tunesmith.runs.records import Ability, Answer, Forgetting, TextLoss
 from tunesmith.runs.run import Run
 
 TEXT = "general text"
-WRITTEN = "demo"  # summaries: the base model writes fair ones
+SHIFTS = 20  # how many other questions each answer is marked against, to know what chance gives
 
 
 class Reading(NamedTuple):
@@ -69,7 +72,11 @@ class AbilityGauge:
         model.net.eval()
         with responses.counted("on" if kept else "off"), Watch("what it can do", total, quiet) as watch:
             answers = [
-                tuple(said for one, prompts in of_task for said in answer(model, one, prompts, watch.advance))
+                tuple(
+                    said.model_copy(update={"id": f"{one.split}/{said.id}"})  # ids may repeat from split to split
+                    for one, prompts in of_task
+                    for said in answer(model, one, prompts, watch.advance)
+                )
                 for of_task in asked
             ]
             return Reading(tuple(answers), text_losses(model, self.spare) if self.text else ())
@@ -115,16 +122,10 @@ class AbilityGauge:
 def gauge_of(recipe: Recipe, work: Task | Blend) -> AbilityGauge | None:
     """Give the gauge that a recipe asks for; None if for none. Raises ConfigError for a task that is learned."""
     asked = recipe.forgetting
-    learned = [work] if isinstance(work, Task) else [member.task for member in work.members]
-    if asked.tasks == "auto":
-        tasks = unlearned(learned, [] if isinstance(work, Task) else work.held)
+    if isinstance(work, Task):
+        tasks = measured(asked, [work])
     else:
-        tasks = [task for name in asked.tasks for task in load_tasks(name)]
-        both = {task.name for task in tasks} & {task.name for task in learned}
-        if both:
-            raise ConfigError(
-                f"forgetting.tasks: '{min(both)}' is learned, and cannot say what is forgotten", fix="leave it out"
-            )
+        tasks = measured(asked, [member.task for member in work.members], work.held)
     questions = [questions_of(task, asked.limit, recipe.seed) for task in tasks]
     virtual = recipe.method.virtual_tokens
     return AbilityGauge(tuple(questions), asked.text, virtual) if questions or asked.text else None
@@ -143,36 +144,57 @@ def questions_of(task: Task, limit: int, seed: int) -> tuple[Question, ...]:
             question = Question(task, split, limit=left, seed=seed, listed=False)
             prompts = question.prompts()
             check(task, prompts, question.by)
+            _markable(question, prompts)
             asked.append(question)
             left -= len(prompts)
     return tuple(asked)
 
 
-def unlearned(learned: Sequence[Task], held: Sequence[Task] = ()) -> list[Task]:
-    """Give the tasks held out, and embedded ones that share no cluster with those learned.
-
-    Of these, those that are answered by choice, and one that is answered by writing: a model that has been tuned to
-    choose may no longer write, and no choice would show it.
-    """
-    clusters = {task.cluster for task in learned} | {task.name for task in held}
-    embedded = [load_task(name) for name in embedded_tasks()]
-    asked = [task for task in embedded if task.name == WRITTEN or by_choice(task)]
-    return [*held, *(task for task in asked if not {task.cluster, task.name} & clusters)]
+def _markable(question: Question, prompts: Sequence[Prompt]) -> None:
+    """Refuse, before anything is spent, what could not be marked after."""
+    for name in question.task.metrics:
+        metric(name, question.language)
+    odd = next((one for one in prompts if one.choices and not set(one.choices) & set(one.references)), None)
+    if odd is not None:
+        raise DataError(
+            f"task '{question.task.name}', row {odd.id}: none of its references is one of its choices",
+            fix="leave 'references' out, or write them as the choices are",
+        )
 
 
 def abilities(question: Question, before: Sequence[Answer], after: Sequence[Answer]) -> list["Found"]:
     """Compare the answers to one task: by its first metric, and by the loss on the right choice where there is one."""
     task, mark = question.task, metric(question.task.metrics[0], question.language)
-    was, now = (mark.stats([x.answer for x in side], [x.references for x in side]) for side in (before, after))
-    found = [_found(task, mark, was, now, _chance(before))]
+    was, now = (_Marked(_stats(mark, side, 0), _chance(mark, side)) for side in (before, after))
+    found = [_found(task, mark, was, now)]
     if all(one.log_likelihoods for one in (*before, *after)):
         losses = [np.array([[_choice_loss(one)] for one in side]) for side in (before, after)]
-        found.append(_found(task, CHOICE_LOSS, losses[0], losses[1], None))
+        found.append(Found(_ability(task, CHOICE_LOSS, losses[0], losses[1])))
+    return found
+
+
+class _Marked(NamedTuple):
+    """The statistics of each answer, and their means where it is marked against other questions' references."""
+
+    own: Stats
+    chance: Stats
+
+
+def _stats(mark: Metric, answers: Sequence[Answer], shift: int) -> Stats:
+    wanted = [answers[(i + shift) % len(answers)].references for i in range(len(answers))]
+    return mark.stats([one.answer for one in answers], wanted)
+
+
+def _chance(mark: Metric, answers: Sequence[Answer]) -> Stats:
+    """Mark answers against the references of others, evenly spread over the rows."""
+    n = len(answers)
+    shifts = sorted({round(n * (i + 1) / (SHIFTS + 1)) for i in range(SHIFTS)} - {0, n}) or [0]
+    found: Stats = np.mean([_stats(mark, answers, shift) for shift in shifts], axis=0)
     return found
 
 
 class Found(NamedTuple):
-    """An ability, and how much of it there was and is in each resample of its rows; None where there was none.
+    """An ability, and how much of it there was and is in each resample of its rows; None for a loss on choices.
 
     The amount is a task's score above chance; of the general text it is 1 before, and after it the share that is
     left of a token's probability.
@@ -193,21 +215,21 @@ class Share(NamedTuple):
 def _together(found: Sequence[Found]) -> Share | None:
     """Give what is left of all abilities together, each counted by how much of it there was; None if there was none.
 
-    Not the mean of their shares: that of a task in which the base is hardly above chance is mostly noise.
+    Not the mean of their shares: that of a task in which the base is hardly above chance is mostly noise. Nor are
+    such tasks left out: those that luck put above chance would be kept, and seem to have lost by it.
     """
     told = [(one.ability, one.had, one.has) for one in found if one.had is not None and one.has is not None]
     if not told:
         return None
     had, has = (sum(_amounts(ability)[i] for ability, _, _ in told) for i in (0, 1))
     before, after = np.sum([one for _, one, _ in told], axis=0), np.sum([one for _, _, one in told], axis=0)
-    return Share(has / had, _shares(before, after, had))
+    return Share(has / had, _shares(before, after, had)) if np.quantile(before, 0.025) > 0 else None
 
 
 def _amounts(ability: Ability) -> tuple[float, float]:
     if ability.task == TEXT:
         return 1.0, math.exp(ability.before - ability.after)
-    floor = ability.chance or 0.0
-    return ability.before - floor, ability.after - floor
+    return ability.before - (ability.chance or 0.0), ability.after - (ability.chance_after or 0.0)
 
 
 def _shares(before: Stats, after: Stats, had: float) -> Stats:
@@ -245,21 +267,25 @@ def _of_text(before: Sequence[TextLoss], after: Sequence[TextLoss]) -> Found:
     """Compare the loss on the general text."""
     was, now = (np.array([[one.nats, one.tokens] for one in side], float) for side in (before, after))
     first, second = paired_values(NATS_PER_TOKEN, was, now, _random(TEXT))
-    return _retaining(_ability(TEXT, "text", NATS_PER_TOKEN, was, now), np.ones_like(first), np.exp(first - second))
+    ability = _ability(None, NATS_PER_TOKEN, was, now)
+    return _retaining(ability, np.ones_like(first), np.exp(first - second))
 
 
-def _found(task: Task, mark: Metric, was: Stats, now: Stats, chance: float | None) -> Found:
-    """Compare one metric; what is retained is the share of what the base has above chance, if it has anything."""
-    told = {"chance": chance, "language": task.templates[0].language}
-    ability = _ability(task.name, task.cluster, mark, was, now).model_copy(update=told)
-    floor = chance or 0.0
-    if mark.name in LOWER_IS_BETTER or interval(mark, was).low <= floor:
+def _found(task: Task, mark: Metric, was: _Marked, now: _Marked) -> Found:
+    """Compare one metric, and what is above chance by it."""
+    chances = {"chance": mark.value(was.chance), "chance_after": mark.value(now.chance)}
+    ability = _ability(task, mark, was.own, now.own).model_copy(update=chances)
+    if mark.name in LOWER_IS_BETTER:
         return Found(ability)
-    first, second = paired_values(mark, was, now, _random(task.name))
-    return _retaining(ability, first - floor, second - floor)
+    own = paired_values(mark, was.own, now.own, _random(task.name))
+    chance = paired_values(mark, was.chance, now.chance, _random(task.name))  # the same draws of rows
+    return _retaining(ability, own[0] - chance[0], own[1] - chance[1])
 
 
 def _retaining(ability: Ability, had: Stats, has: Stats) -> Found:
+    """Add the share that is retained, where there is anything: where the base is above chance for certain."""
+    if np.quantile(had, 0.025) <= 0:
+        return Found(ability, had, has)
     before, after = _amounts(ability)
     low, high = np.quantile(_shares(had, has, before), [0.025, 0.975])
     told = {"retained": after / before, "retained_low": float(low), "retained_high": float(high)}
@@ -271,25 +297,17 @@ def _random(name: str) -> np.random.Generator:
     return np.random.default_rng(int(draw(0, f"forgetting/{name}")[:15], 16))
 
 
-def _ability(task: str, cluster: str, mark: Metric, was: Stats, now: Stats) -> Ability:
+def _ability(task: Task | None, mark: Metric, was: Stats, now: Stats) -> Ability:
+    """Compare two readings of one metric of a task; of the general text for None."""
+    about = (TEXT, "text", "en") if task is None else (task.name, task.cluster, task.templates[0].language)
     told = paired(mark, was, now)
-    values = {"before": mark.value(was), "after": mark.value(now)}
-    return Ability(task=task, cluster=cluster, metric=mark.name, **values, **told._asdict(), n=len(was))
-
-
-def _chance(answers: Sequence[Answer]) -> float | None:
-    """Give the share of right answers that guessing among the choices would have; None where there are none."""
-    return fmean(1 / len(one.choices) for one in answers) if all(one.choices for one in answers) else None
+    values = {"before": mark.value(was), "after": mark.value(now), **told._asdict()}
+    return Ability(task=about[0], cluster=about[1], language=about[2], metric=mark.name, n=len(was), **values)
 
 
 def _choice_loss(one: Answer) -> float:
     right = next(i for i, choice in enumerate(one.choices) if choice in one.references)
     return choice_loss(one.log_likelihoods, right)
-
-
-def by_choice(task: Task) -> bool:
-    """Tell whether a task's questions are answered by choice."""
-    return all(prompt.choices for prompt in task.prompts(task.splits()[-1], limit=1))
 
 
 def _longest(encoder: Encoder, prompt: Prompt, question: Question) -> int:

@@ -55,7 +55,7 @@ def sentence(told: Forgetting) -> str:
 def lines(told: Forgetting) -> list[str]:
     """Give a line for each ability, by its own metric, under the sentence."""
     shown = [one for one in told.abilities if one.metric != CHOICE_LOSS.name]
-    wide = max(len(one.task) for one in shown)
+    wide = max((len(one.task) for one in shown), default=0)
     return [sentence(told), *(_line(one, wide) for one in shown)]
 
 

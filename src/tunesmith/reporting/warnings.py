@@ -71,7 +71,7 @@ def _of_answers(name: str, run: Run, taken: Summary) -> list[Warn]:
 
 def _of_rows(name: str, run: Run) -> list[Warn]:
     ledger = run.ledger()
-    if not ledger or not ledger.leaked:
+    if not ledger or not ledger.leaked or ledger.left_out:
         return []
     what = f"{name}: text of scored rows is in {len(ledger.leaked)} of {ledger.rows} training rows."
     fix = 'Scores on text seen in training are too high. Remove the rows named under "What happened to the rows".'

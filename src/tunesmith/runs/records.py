@@ -43,9 +43,9 @@ class Trouble(Record):
 class Ability(Record):
     """One thing a model could do before it was trained, and can do after, on the same `n` questions or texts.
 
-    `low` and `high` bound the difference after - before, `p` is its two-sided p-value. `chance` is what guessing
-    gives. `retained` is the share of what the base had above chance that is left, with its own 95 % interval; None
-    where the base cannot be told from chance, which leaves nothing to forget.
+    `low` and `high` bound the difference after - before, `p` is its two-sided p-value. `chance` is what the answers
+    before score against other questions' references, `chance_after` those after. `retained` is the share of what the
+    base had above chance that is left, with its own 95 % interval; None where the base cannot be told from chance.
     """
 
     task: str
@@ -60,6 +60,7 @@ class Ability(Record):
     n: int
     language: str = "en"
     chance: float | None = None
+    chance_after: float | None = None
     retained: float | None = None
     retained_low: float | None = None
     retained_high: float | None = None

@@ -6,7 +6,7 @@ follows: with `max_forgetting` the best weights that forget little enough are ke
 
 import itertools
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -76,14 +76,20 @@ class Gauging:
         run.append(check)
         return check
 
-    def conclude(self, run: Run, learning: Learning, step: int) -> Forgetting:
-        """Put the best weights that pass back, where that is asked, measure them, and write it all down."""
+    def conclude(
+        self, run: Run, learning: Learning, last: Step, validation: Sequence[Encoded], save: Callable[[], object]
+    ) -> Forgetting:
+        """Put the best weights that pass back, where that is asked, and `save` them; measure, and write it all down."""
+        step = last.step
+        if self.gated and all(one.step != step for one in run.checks()):  # the step it was due at was passed over
+            self.look(run, learning, last, validation)
         best = max((one.step for one in run.checks() if one.best), default=None)
         if self.gated and best is not None and best != step:
             found = checkpoint.newest(_beside(run).folder / "checkpoints")
             if found is None or found.step != best:
                 raise RunError(f"{run.folder}: the weights of step {best}, the best, are damaged", fix="train again")
             learning.optimizer.restore(load_file(found.folder / OPTIMIZER))
+            save()
         kept = best if self.gated and best is not None else step
         after = self.gauge.take(self.model, kept=False)
         told = self.gauge.compare(self.before, after, kept)
@@ -108,21 +114,14 @@ def begin(gauge: Gauge | None, model: Model, recipe: Recipe) -> Gauging | None:
     return Gauging(gauge, gauge.take(base, kept=True), model, recipe)
 
 
-def restart(run: Run, step: int) -> None:
-    """Forget the best weights that lie after the step from which a run goes on: it will come to them again."""
-    for folder in (_beside(run).folder / "checkpoints").glob("step-*"):
-        if int(folder.name.removeprefix("step-").split(".")[0]) > step:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 def too_much(run: Run, told: Forgetting) -> RunError:
     """Say that no look passed, and what may help."""
-    least = max((one.retained for one in told.checks if one.retained is not None), default=0.0)
+    most = max(one.retained for one in told.checks if one.retained is not None)
     return RunError(
-        f"{run.folder}: forgot {1 - least:.1%} of what the base could do at best, forgetting.max_forgetting is "
+        f"{run.folder}: forgot {1 - most:.1%} of what the base could do at best, forgetting.max_forgetting is "
         f"{told.max_forgetting:.1%}; the last weights are in {run.folder}/checkpoints",
-        fix="-s train.learning_rate=LOWER, -s train.epochs=1, a method with fewer weights, -s forgetting.every=N to "
-        "keep earlier weights, or -s replay.tasks=[...]; what --strength does to it, eval shows",
+        fix="lower train.learning_rate, fewer train.epochs, a method with fewer weights, rows of other tasks mixed in, "
+        "or -s forgetting.every=N to keep earlier weights (docs/forgetting.md)",
     )
 
 

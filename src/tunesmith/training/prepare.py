@@ -1,19 +1,22 @@
 """From a recipe to rows ready for training: rendered, encoded, admitted and accounted for."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from tunesmith.data.blend import Blend, Drawn, Member, load
 from tunesmith.data.encode import Encoded, Encoder
-from tunesmith.data.leakage import Leak, find_leaks
+from tunesmith.data.leakage import Index, Leak
 from tunesmith.data.ledger import Ledger, Share, admit, duplicates
-from tunesmith.data.mixture import Blend, Drawn, Mixture, Part
+from tunesmith.data.mixture import Mixture, Part
 from tunesmith.data.rows import Row, first
 from tunesmith.data.task import Task, load_task
 from tunesmith.data.template import Prompt
+from tunesmith.data.unlearned import measured
 from tunesmith.errors import DataError
 from tunesmith.models.load import Place, load_encoder
 from tunesmith.models.virtual import ids
-from tunesmith.recipe import Recipe, Replay
+from tunesmith.recipe import Recipe
 
 FEW_LABELS = 64
 
@@ -44,20 +47,19 @@ def training_encoder(place: Place, recipe: Recipe) -> Encoder:
 
 def load_work(recipe: Recipe) -> Task | Blend:
     """Load what a recipe learns: its task, or the tasks of its mixture. Raises ConfigError or DataError."""
-    if recipe.mixture is not None:
-        return recipe.mixture.load(recipe.limit.train, recipe.seed)
-    if recipe.replay is not None:
-        return _replayed(recipe, recipe.replay)
-    return load_task(str(recipe.task))
+    mixture = _mixture(recipe)
+    return load_task(str(recipe.task)) if mixture is None else load(mixture, recipe.limit.train, recipe.seed)
 
 
-def _replayed(recipe: Recipe, replay: Replay) -> Blend:
-    """Give a task with rows of others beside it, which are `replay.share` of all."""
-    task = str(recipe.task)
+def _mixture(recipe: Recipe) -> Mixture | None:
+    """Give the mixture of a recipe; a task with rows of others replayed beside it is one."""
+    if recipe.replay is None:
+        return recipe.mixture
+    task, replay = str(recipe.task), recipe.replay
     own = len(first(load_task(task).rows("train"), recipe.limit.train, recipe.seed))
-    others = Mixture.parse({"tasks": replay.tasks}, where="replay")
-    parts = (Part(task=task, rate=1 - replay.share), Part(mixture=others, rate=replay.share))
-    return Mixture(tasks=parts, rows=round(own / (1 - replay.share))).load(recipe.limit.train, recipe.seed)
+    others = max(len(replay.tasks), round(own * replay.share / (1 - replay.share)))
+    beside = Mixture.parse({"tasks": replay.tasks}, where="replay")
+    return Mixture(tasks=(Part(task=task, rate=own), Part(mixture=beside, rate=others)), rows=own + others)
 
 
 def prepare_rows(work: Task | Blend, recipe: Recipe, encoder: Encoder) -> Prepared:
@@ -65,10 +67,13 @@ def prepare_rows(work: Task | Blend, recipe: Recipe, encoder: Encoder) -> Prepar
 
     Raises DataError or FitError for rows that cannot be used as they are.
     """
-    drawn = _drawn(work, recipe)
-    leaks = _leaks(work, {one.name: one for epoch in drawn for one in epoch})
-    drawn = [[_fitting(encoder, one, recipe) for one in epoch] for epoch in _clean(drawn, leaks, recipe)]
-    admitted = [admit([encoder.encode(one.prompt, one.task.name) for one in epoch], recipe.length) for epoch in drawn]
+    tasks, held = _tasks(work), list(work.held) if isinstance(work, Blend) else []
+    asked = measured(recipe.forgetting, tasks, held)
+    work, leaks = _clean(work, recipe, _evaluated(work, tasks, held, asked))
+    drawn = [[_fitting(encoder, one, recipe) for one in epoch] for epoch in _drawn(work, recipe, leaks)]
+    admitted = [
+        admit([encoder.encode(one.prompt, one.task.name) for one, _ in epoch], recipe.length) for epoch in drawn
+    ]
     epochs = [tuple(kept) for kept, _ in admitted]
     if isinstance(work, Task):  # the same rows each time, asked in the same way
         epochs *= recipe.train.epochs
@@ -76,14 +81,19 @@ def prepare_rows(work: Task | Blend, recipe: Recipe, encoder: Encoder) -> Prepar
         update={
             "trimmed": _union(told.trimmed for _, told in admitted),
             "dropped": _union(told.dropped for _, told in admitted),
-            "duplicate": duplicates(one.prompt for one in drawn[0] if not one.turn),
+            "fewer_examples": tuple(one.prompt.id for epoch in drawn for one, fewer in epoch if fewer),
+            "duplicate": duplicates(one.prompt for one, _ in drawn[0] if not one.turn),
             "leaked": _union([leak.id] for leak in leaks),
             "leaks": tuple(leaks),
+            "left_out": recipe.leaked == "drop",
             "tasks": _shares(work, epochs) if isinstance(work, Blend) else (),
+            "held": tuple(task.name for task in held),
+            "epochs": len(epochs),
         }
     )
-    validation = [row for task in _tasks(work) for row in _validation(task, recipe, encoder)]
-    return Prepared([one.prompt for one in drawn[0]], tuple(epochs), validation, ledger, _sources(work))
+    validation = [row for task in tasks for row in _validation(task, recipe, encoder)]
+    prompts = [one.prompt for one, _ in drawn[0]]
+    return Prepared(prompts, tuple(epochs), validation, ledger, _sources(work, asked))
 
 
 def labels(prompts: Sequence[Prompt]) -> tuple[str, ...]:
@@ -92,41 +102,29 @@ def labels(prompts: Sequence[Prompt]) -> tuple[str, ...]:
     return found if len(found) <= FEW_LABELS else ()
 
 
-def _tasks(work: Task | Blend, held: bool = False) -> list[Task]:
-    if isinstance(work, Task):
-        return [work]
-    return [*(member.task for member in work.members), *(work.held if held else ())]
+def _tasks(work: Task | Blend) -> list[Task]:
+    return [work] if isinstance(work, Task) else [member.task for member in work.members]
 
 
-def _drawn(work: Task | Blend, recipe: Recipe) -> list[list[Drawn]]:
+def _drawn(work: Task | Blend, recipe: Recipe, leaks: Sequence[Leak]) -> list[list[Drawn]]:
     """Give what is learned from in each epoch; of a single task one epoch stands for all."""
     if isinstance(work, Blend):
         return [work.epoch(number) for number in range(recipe.train.epochs)]
+    out = {leak.id for leak in leaks} if recipe.leaked == "drop" else set()
     rows = {row.id: row for row in first(work.rows("train"), recipe.limit.train, recipe.seed)}
     prompts = work.prompts("train", seed=recipe.seed, template=recipe.template, limit=recipe.limit.train)
-    return [[Drawn(work, rows[prompt.id], prompt) for prompt in prompts]]
+    drawn = [Drawn(work, rows[prompt.id], prompt, prompt.id) for prompt in prompts if prompt.id not in out]
+    if not drawn:
+        raise DataError("every training row shares text with rows of evaluation", fix="-s leaked=tell, or other rows")
+    return [drawn]
 
 
-def _clean(drawn: list[list[Drawn]], leaks: Sequence[Leak], recipe: Recipe) -> list[list[Drawn]]:
-    """Leave leaking rows out, or refuse them, if the recipe says so."""
-    if leaks and recipe.leaked == "error":
-        first_one = leaks[0]
-        raise DataError(
-            f"{len(leaks)} training rows share text with rows of evaluation: {first_one.id} with {first_one.other} "
-            f"({first_one.kind})",
-            fix="-s leaked=drop leaves them out",
-        )
-    if recipe.leaked != "drop":
-        return drawn
-    out = {leak.id for leak in leaks}
-    return [[one for one in epoch if one.name not in out] for epoch in drawn]
-
-
-def _fitting(encoder: Encoder, one: Drawn, recipe: Recipe) -> Drawn:
-    """Show only as many worked examples as there is room for."""
+def _fitting(encoder: Encoder, one: Drawn, recipe: Recipe) -> tuple[Drawn, bool]:
+    """Show only as many worked examples as there is room for; tell whether those were fewer than asked."""
+    asked = len(one.prompt.shots)
     while one.prompt.shots and encoder.encode(one.prompt).size > recipe.length.max_tokens:
         one = replace(one, prompt=one.prompt.with_shots(one.prompt.shots[:-1]))
-    return one
+    return one, len(one.prompt.shots) < asked
 
 
 def _validation(task: Task, recipe: Recipe, encoder: Encoder) -> list[Encoded]:
@@ -139,23 +137,55 @@ def _validation(task: Task, recipe: Recipe, encoder: Encoder) -> list[Encoded]:
     return [row for row in rows if row.size <= recipe.length.max_tokens]
 
 
-def _leaks(work: Task | Blend, trained: dict[str, Drawn]) -> list[Leak]:
-    """Find the training rows that share text with validation or test rows, those of tasks held out included."""
-    several = isinstance(work, Blend)
-    held = [
-        (f"{task.name}/{split}/{row.id}" if several else row.id, _text(task, row))
-        for task in _tasks(work, held=True)
-        for split in task.splits()
-        if split != "train"
-        for row in task.rows(split)
-    ]
-    return find_leaks([(name, _text(one.task, one.row)) for name, one in trained.items()], held)
+def _clean(work: Task | Blend, recipe: Recipe, held: Index) -> tuple[Task | Blend, list[Leak]]:
+    """Find the rows that share text with rows of evaluation; leave them out, or refuse them, if the recipe says so.
+
+    Every row that may be learned is looked at. What is left out is not shown as an example either.
+    """
+    if isinstance(work, Task):
+        rows = first(work.rows("train"), recipe.limit.train, recipe.seed)
+        leaks = held.leaks([(row.id, _text(work, row)) for row in rows])
+    else:
+        leaks = held.leaks(
+            [(f"{one.task.name}/{row.id}", _text(one.task, row)) for one in work.members for row in _shown(one, recipe)]
+        )
+    if leaks and recipe.leaked == "error":
+        raise DataError(
+            f"{len(leaks)} training rows share text with rows of evaluation: "
+            f"{leaks[0].id} with {leaks[0].other} ({leaks[0].kind})",
+            fix="-s leaked=drop leaves them out",
+        )
+    mixture = _mixture(recipe)
+    if leaks and recipe.leaked == "drop" and mixture is not None:
+        work = load(mixture, recipe.limit.train, recipe.seed, {leak.id for leak in leaks})
+    return work, leaks
+
+
+def _shown(member: Member, recipe: Recipe) -> Sequence[Row]:
+    """Give the rows that may be learned from, or shown as examples, in any epoch."""
+    return member.pool.rows if set(member.asking.shots) != {0} else member.rows
+
+
+def _evaluated(work: Task | Blend, tasks: Sequence[Task], held: Sequence[Task], asked: Sequence[Task]) -> Index:
+    """Give the texts of all rows that something is evaluated on: of tasks that are not learned, all splits."""
+    named = {task.name for task in (*held, *asked)}
+    others = {task.name: task for task in (*tasks, *held, *asked)}
+    texts = []
+    for name, task in others.items():
+        alone = isinstance(work, Task) and name not in named
+        for split in task.splits():
+            if split != "train" or name in named:
+                rows = task.rows(split)
+                texts += [(row.id if alone else f"{name}/{split}/{row.id}", _text(task, row)) for row in rows]
+    return Index(texts)
 
 
 def _text(task: Task, row: Row) -> str:
-    """Join the fields that the wordings show, without the wording around them."""
-    names = sorted(frozenset().union(*(template.fields() for template in task.templates)))
-    return "\n".join(str(row.fields[name]) for name in names if name in row.fields)
+    """Join the fields that make the question, without the wording around them, the choices and the answer."""
+    direct = task.of_kind("direct") or task.templates
+    asks = frozenset().union(*(one.asks() for one in direct))
+    chosen = frozenset().union(*(one.listed() for one in direct))
+    return "\n".join(str(row.fields[name]) for name in sorted(asks - chosen) if name in row.fields)
 
 
 def _shares(blend: Blend, epochs: Sequence[Sequence[Encoded]]) -> tuple[Share, ...]:
@@ -178,13 +208,19 @@ def _shares(blend: Blend, epochs: Sequence[Sequence[Encoded]]) -> tuple[Share, .
     )
 
 
-def _sources(work: Task | Blend) -> dict[str, dict[str, str | int]]:
-    """Say of each split where it is, how many rows it has, and their fingerprint."""
+def _sources(work: Task | Blend, asked: Sequence[Task]) -> dict[str, dict[str, str | int]]:
+    """Say of each split where it is, how many rows it has, and their fingerprint; of what forgetting asks, in all."""
     if isinstance(work, Task):
-        return work.provenance()
-    return {
-        f"{task.name}/{split}": told for task in _tasks(work, held=True) for split, told in task.provenance().items()
-    }
+        told = work.provenance()
+    else:
+        tasks = [*_tasks(work), *work.held]
+        told = {f"{task.name}/{split}": one for task in tasks for split, one in task.provenance().items()}
+    if not asked:
+        return told
+    others = [one for task in asked for one in task.provenance().values()]
+    whole = hashlib.sha256("".join(str(one["sha256"]) for one in others).encode()).hexdigest()
+    names = ", ".join(task.name for task in asked)
+    return {**told, "forgetting": {"place": names, "rows": sum(int(one["rows"]) for one in others), "sha256": whole}}
 
 
 def _union(told: Iterable[Sequence[str]]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tunesmith import methods
 from tunesmith.adapters import folder as adapters
-from tunesmith.data.mixture import Blend
+from tunesmith.data.blend import Blend
 from tunesmith.data.task import Task
 from tunesmith.errors import FitError, ModelError, RunError
 from tunesmith.method import Full
@@ -24,9 +24,9 @@ from tunesmith.recipe import Recipe
 from tunesmith.runs.checkpoint import Checkpoint, newest, remove
 from tunesmith.runs.lock import only_writer
 from tunesmith.runs.progress import Watch
-from tunesmith.runs.records import Step, Summary, Trouble
+from tunesmith.runs.records import Forgetting, Step, Summary, Trouble
 from tunesmith.runs.run import Run, vacant
-from tunesmith.training.gauging import Gauge, Gauging, begin, clear, restart, too_much
+from tunesmith.training.gauging import Gauge, Gauging, begin, clear, too_much
 from tunesmith.training.interrupt import stop_on_interrupt
 from tunesmith.training.loop import Past, Plan, gradients, lay_out, mean_loss, steps
 from tunesmith.training.optimizer import MasterAdamW
@@ -69,6 +69,7 @@ def train(
     model = load(place, encoder, recipe.dtype, methods.place_of_base(recipe.method))
     check_context(model, recipe)
     recipe = recipe.resolved(model.width)
+    gauging = begin(gauge, model, recipe)
     asked = {"verb": "train", **recipe.model_dump(mode="json")}
     origin = provenance(model, prepared.sources, recipe.seed, command)
     with only_writer(folder):
@@ -84,12 +85,10 @@ def train(
         found = newest(folder / "checkpoints", _say)
         if recipe.train.gradient_checkpointing:
             model.net.gradient_checkpointing_enable({"use_reentrant": False})
-        gauging = begin(gauge, model, recipe)
         evidence = Evidence(labels(prepared.prompts), partial(gradients, model, plan), method_state(found))
         fit = methods.prepare(model, recipe.method, recipe.seed, evidence)
         optimizer = MasterAdamW(model.net.named_parameters(), recipe.train, recipe.method.rate_factor)
         past, learning = restore(run, optimizer, found), Learning(fit, optimizer)
-        restart(run, past.steps[-1].step if past.steps else 0)
         with export(recipe.track, run, _say):
             run.finish(_learn(model, prepared, learning, recipe, Start(run, plan, found, past, gauging)))
         if run.done:
@@ -154,8 +153,13 @@ def _learn(model: Model, prepared: Prepared, learning: Learning, recipe: Recipe,
         raise RunError("no step could be taken", fix="look at the rows named in troubles.jsonl")
     facts = _summary(model, log, begun)
     finished = wish.by is None or log[-1].step == plan.steps
-    lost = gauging.conclude(run, learning, log[-1].step) if gauging and finished else None
-    adapter = adapters.save(model, recipe, run.folder / "checkpoints")
+    checkpoints = run.folder / "checkpoints"
+    adapter = adapters.save(model, recipe, checkpoints)
+    lost = None
+    if gauging and finished:
+        again = partial(adapters.save, model, recipe, checkpoints)
+        lost = gauging.conclude(run, learning, log[-1], prepared.validation, again)
+        facts = facts.model_copy(update=_of_kept(log, lost))
     if near := nearest_words(model, learning.fit):
         run.write_lines("virtual_tokens.jsonl", near)
     if lost and lost.passed is False:
@@ -201,6 +205,15 @@ def _summary(model: Model, log: Sequence[Step], begun: Begun) -> Summary:
     )
 
 
+def _of_kept(log: Sequence[Step], lost: Forgetting) -> dict[str, float | None]:
+    """Give the losses of the weights that are kept, where those are not the last."""
+    check = next((one for one in lost.checks if one.step == lost.step), None)
+    if lost.step == log[-1].step or check is None:
+        return {}
+    loss = next(one.loss for one in log if one.step == lost.step)
+    return {"final_loss": loss, "validation_loss": check.validation_loss}
+
+
 def _shown(step: Step) -> dict[str, str]:
     told = {"loss": f"{step.loss:.3f}", "tok/s": f"{step.tokens / step.seconds:.0f}"}
     return told if step.validation_loss is None else {**told, "validation": f"{step.validation_loss:.3f}"}
@@ -212,4 +225,5 @@ def _disk_bytes(model: Model, recipe: Recipe) -> int:
         weights = trained_parameters(recipe.method, shape_of(model.net.config.to_dict()))
     except ModelError:  # sizes that cannot be told from the config
         weights = model.parameters() // (1 if isinstance(recipe.method, Full) else 20)
-    return weights * (model.dtype.torch.itemsize + 2 * 12)
+    checkpoints = 2 if recipe.forgetting.max_forgetting is None else 4  # those that pass are kept besides
+    return weights * (model.dtype.torch.itemsize + checkpoints * 12)
