@@ -6,20 +6,27 @@ from tests.conftest import needs_shared
 from tests.data.hub_rows import ROWS
 from tunesmith.config import read_yaml
 from tunesmith.data.rows import Row
-from tunesmith.data.task import Task, load_task
+from tunesmith.data.task import Split, Task, load_task
 from tunesmith.data.template import derived, holds
 from tunesmith.data.wordings import families
 from tunesmith.errors import DataError
 from tunesmith.metrics import metric
 
 TASKS = Path(__file__).parents[2] / "tasks"
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 BBH = sorted(path.stem for path in (TASKS / "bbh").glob("*.yaml"))
-LOCAL = {"cola-local": "glue", **dict.fromkeys((f"bbh/{name}" for name in BBH), "bbh")}
+MMLU = sorted(path.stem for path in (TASKS / "mmlu").glob("*.yaml"))
+LOCAL = {
+    "cola-local": "glue",
+    **dict.fromkeys((f"bbh/{name}" for name in BBH), "bbh"),
+    **dict.fromkeys((f"mmlu/{name}" for name in MMLU), "mmlu"),
+}
 
 
 def ready(name: str) -> Task:
     path = TASKS / f"{name}.yaml"
-    family = read_yaml(path)["cluster"]
+    values = read_yaml(path)
+    family = values.get("templates", values["cluster"])
     if family not in families():
         pytest.skip(f"there is no family '{family}' yet")
     return load_task(str(path))
@@ -146,3 +153,27 @@ def test_letters_of_big_bench_hard_are_read_from_the_question():
 def test_rows_of_big_bench_hard_without_a_proper_choice_are_left_out():
     task = ready("bbh/ruin_names-local")
     assert sum(len(task.rows(split)) for split in task.splits()) == 248
+
+
+@needs_shared("mmlu")
+def test_every_question_of_mmlu_is_in_one_split_of_its_subject():
+    rows = {(name, split): ready(f"mmlu/{name}").rows(split) for name in MMLU for split in SPLITS}
+    assert len(MMLU) == 57
+    assert {len(found) for (_, split), found in rows.items() if split == "train"} == {5}
+    assert sum(len(found) for (_, split), found in rows.items() if split != "train") == 14042
+    for name in MMLU:
+        asked = [{row.fields["question"] for row in rows[name, split]} for split in SPLITS]
+        assert len(set().union(*asked)) == sum(map(len, asked))
+
+
+@pytest.mark.parametrize("name", MMLU)
+def test_the_number_of_an_answer_of_mmlu_names_a_choice(name):
+    raw = {"question": "How many?\n", "choice0": "two", "choice1": "two ", "choice2": "six", "choice3": "ten"}
+    made = ready(f"mmlu/{name}").fields
+    row = derived(Row("r1", {**raw, "answer": "2"}), made)
+    assert (row.fields["question"], row.fields["answer"]) == ("How many?", "six")
+    assert row.fields["options"] == ["two", "six", "ten"]
+    assert derived(Row("r1", {**raw, "answer": "1"}), made).fields["answer"] == "two"
+    for wrong in ("", "C", "4"):
+        with pytest.raises(DataError, match="field 'answer' cannot be made"):
+            derived(Row("r1", {**raw, "answer": wrong}), made)

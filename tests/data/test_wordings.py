@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import needs_shared
 from tunesmith.data.rows import Row
 from tunesmith.data.task import load_task
-from tunesmith.data.template import derived
+from tunesmith.data.template import derived, holds
 from tunesmith.data.wordings import families, family
 from tunesmith.errors import DataError
 from tunesmith.metrics import metric
@@ -33,6 +33,7 @@ COLUMNS = {
     "nyu-mll/glue:wnli": "sentence1 sentence2 label idx",
     "nyu-mll/glue:mrpc": "sentence1 sentence2 label idx",
     "nyu-mll/glue:qqp": "question1 question2 label idx",
+    "nyu-mll/glue:stsb": "sentence1 sentence2 label idx",
     "stanfordnlp/imdb": "text label",
     "google-research-datasets/paws:labeled_final": "id sentence1 sentence2 label",
     "aps/super_glue:cb": "premise hypothesis idx label",
@@ -40,6 +41,8 @@ COLUMNS = {
     "aps/super_glue:wsc.fixed": "text span1_index span2_index span1_text span2_text idx label",
     "aps/super_glue:boolq": "question passage idx label",
     "aps/super_glue:multirc": "paragraph question answer idx label",
+    "aps/super_glue:wic": "word sentence1 sentence2 start1 start2 end1 end2 idx label",
+    "aps/super_glue:record": "passage query entities entity_spans answers idx",
     "google/boolq": "question answer passage",
     "rajpurkar/squad": "id title context question answers",
     "mandarjoshi/trivia_qa:unfiltered.nocontext": (
@@ -85,6 +88,7 @@ ROWS = {
                    "idx": 1}, "yes"),
     "glue_mrpc": ({"sentence1": OLD, "sentence2": NEW, "label": 1, "idx": 2}, "yes"),
     "glue_qqp": ({"question1": "Why is tea green?", "question2": "How is tea made?", "label": 0, "idx": 5}, "no"),
+    "glue_stsb": ({"sentence1": OLD, "sentence2": NEW, "label": 4.75, "idx": 8}, "4.8"),
     "imdb": ({"text": "It drags on.<br /><br />Yet I laughed, and cried.", "label": 1}, "positive"),
     "paws": ({"id": 1, "sentence1": "Ada taught Ben.", "sentence2": "Ben taught Ada.", "label": 0}, "no"),
     "superglue_cb": (
@@ -102,6 +106,18 @@ ROWS = {
         {"paragraph": MARSH, "question": "What grows there?", "answer": "Herons",
          "idx": {"paragraph": 0, "question": 1, "answer": 2}, "label": 0},
         "no",
+    ),
+    "superglue_wic": (
+        {"word": "bank", "sentence1": "They sat on the bank and fished.", "sentence2": "The bank lent them money.",
+         "start1": 16, "start2": 4, "end1": 20, "end2": 8, "idx": 5, "label": 0},
+        "no",
+    ),
+    "superglue_record": (
+        {"passage": "Eva Lind sold the mill to Karl Moor.\nMoor brews beer.\n@highlight\nThe mill was empty for years",
+         "query": "@placeholder wants to open in May. ", "entities": ["Moor", "Eva Lind", "Karl Moor", "Moor"],
+         "entity_spans": {"text": ["Eva Lind", "Karl Moor", "Moor"], "start": [0, 26, 37], "end": [8, 35, 41]},
+         "answers": ["Karl Moor", "Moor"], "idx": {"passage": 2, "query": 4}},
+        "Karl Moor",
     ),
     "boolq": ({"question": "is the marsh still wet", "answer": False, "passage": MARSH}, "no"),
     "squad": (
@@ -229,7 +245,7 @@ def hub_task(name):
 def test_a_ready_task_has_every_field_from_a_column_or_of_its_own(name):
     task, sources, place, columns = hub_task(name)
     used = frozenset(chain.from_iterable(template.fields() for template in task.templates))
-    optional = set(family(task.cluster).optional)
+    optional = set(family(task.cluster).optional) if task.cluster in families() else set()
     assert used - optional <= columns | set(task.fields)
     assert {column for source in sources for column in (source.id, source.part_by) if column} <= columns
     assert {source.split for source in sources} <= set(SPLITS.get(place, "train validation").split())
@@ -247,9 +263,9 @@ def test_a_row_from_the_hub_renders_in_every_wording_of_its_task(name):
 
 
 def test_a_hidden_label_is_refused():
-    for name in ("glue_rte", "superglue_cb", "glue_sst2"):
+    for name in ("glue_rte", "superglue_cb", "glue_sst2", "glue_stsb", "superglue_wic", "superglue_record"):
         with pytest.raises(DataError, match="field 'answer' cannot be made"):
-            derived(Row("r", {**ROWS[name][0], "label": -1}), hub_task(name)[0].fields)
+            derived(Row("r", {**ROWS[name][0], "label": -1, "answers": []}), hub_task(name)[0].fields)
 
 
 def test_references_are_all_answers_and_a_pronoun_is_marked_where_it_stands():
@@ -261,6 +277,24 @@ def test_references_are_all_answers_and_a_pronoun_is_marked_where_it_stands():
     assert said["trivia_qa"].references == ("Heron", "Herons")
     assert "all the help *she* had given. She smiled." in said["superglue_wsc"].question
     assert 'Does *she* stand for "Eve"?' in said["superglue_wsc"].question
+
+
+def test_a_likeness_is_written_with_one_decimal_and_marked_against_the_mean_itself():
+    task, raw = hub_task("glue_stsb")[0], ROWS["glue_stsb"][0]
+    for label, answer, reference in ((3.5999999, "3.6", "3.600"), (2.667, "2.7", "2.667"), (0.0, "0.0", "0.000")):
+        said = task.templates[0].render(derived(Row("r", {**raw, "label": label}), task.fields), task.references)
+        assert (said.answer, said.references) == (answer, (reference,))
+
+
+def test_the_names_of_a_text_are_choices_once_each_and_every_right_one_is_a_reference():
+    task, raw = hub_task("superglue_record")[0], ROWS["superglue_record"][0]
+    row = derived(Row("r", raw), task.fields)
+    said = task.templates[0].render(row, task.references)
+    assert said.choices == ("Moor", "Eva Lind", "Karl Moor")
+    assert said.references == ("Karl Moor", "Moor")
+    assert "Moor brews beer.\n- The mill was empty for years\n" in said.question
+    assert holds(row, task.where)
+    assert not holds(derived(Row("r", {**raw, "entities": ["Moor"]}), task.fields), task.where)
 
 
 @needs_shared("glue")
