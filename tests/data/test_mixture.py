@@ -8,8 +8,8 @@ from itertools import islice
 
 import pytest
 
-from tunesmith.data.blend import load
-from tunesmith.data.mixture import Mixture, apportion, chosen, rates
+from tunesmith.data.blend import load, load_tasks
+from tunesmith.data.mixture import Mixture, apportion, chosen, load_mixture, rates
 from tunesmith.errors import ConfigError, DataError
 
 WORD, LIST = "{{ word }}", {"choices": "{{ options }}"}
@@ -122,7 +122,8 @@ def test_the_stream_is_its_epochs_one_after_the_other(made):
 def test_the_stream_is_the_same_in_another_process(made, tmp_path):
     made(a=30, b=10)
     code = (
-        "from itertools import islice; from tunesmith.data.mixture import Mixture; from tunesmith.data.blend import load;"
+        "from itertools import islice; from tunesmith.data.mixture import Mixture;"
+        "from tunesmith.data.blend import load;"
         "m = Mixture.parse({'tasks': ['a.yaml', 'b.yaml'], 'cap': 12, 'shots': {0: 1, 2: 1}, 'options': 0.5}, 'm');"
         "print([hash_ for hash_ in map(repr, islice(load(m, seed=3).stream(), 40))])"
     )
@@ -139,8 +140,10 @@ def test_the_stream_is_the_same_in_another_process(made, tmp_path):
 
 def test_the_first_rows_of_a_limit_are_those_of_a_greater_one(made):
     names = made(a=30, b=10)
-    few, many = ({one.prompt.id for one in load(mixture(tasks=names), limit=n).epoch(0)} for n in (5, 20))
-    assert few < many
+    asked = mixture(tasks=names, shots={2: 1.0}, options=0.5)
+    few, many = ({one.prompt.id: one.prompt for one in load(asked, limit=n).epoch(0)} for n in (5, 20))
+    assert len(few) == 10
+    assert {name: many[name] for name in few} == few
 
 
 def test_a_held_out_cluster_is_not_learned(made):
@@ -165,11 +168,73 @@ def test_a_hold_out_reaches_into_a_mixture_within(made):
     assert blend.counts() == {"b": 10, "c": 40}
 
 
+def test_what_a_mixture_within_does_not_say_it_takes_from_outside(made):
+    a, b, c = made({"a": "nli"}, a=30, b=30, c=40)
+    outer = {"tasks": [{"mixture": {"tasks": [a, b]}}, c], "cap": 10, "shots": {2: 1.0}}
+    blend = load(mixture(**outer))
+    assert blend.counts() == {"a": 10, "b": 10, "c": 10}
+    assert {len(one.prompt.shots) for one in blend.epoch(0)} == {2}
+    said = load(mixture(**{**outer, "tasks": [{"mixture": {"tasks": [a, b], "shots": {1: 1.0}, "cap": 5}}, c]}))
+    assert said.counts() == {"a": 5, "b": 5, "c": 10}
+    assert {len(one.prompt.shots) for one in said.epoch(0)} == {1, 2}
+
+
+def test_a_hold_out_holds_for_the_whole_mixture(made):
+    a, b, c = made({"a": "nli", "b": "nli"}, a=30, b=30, c=40)
+    inner = {"mixture": {"tasks": [a, c], "hold_out": ["nli"]}}
+    blend = load(mixture(tasks=[inner, b]))
+    assert blend.counts() == {"c": 40}
+    assert {task.name for task in blend.held} == {"a", "b"}
+    assert load(mixture(tasks=[inner], hold_out=["nli"])).counts() == {"c": 40}
+
+
+def test_a_mixture_in_a_file_may_hold_others_beside_it(made, tmp_path, monkeypatch):
+    made(a=3, b=4)
+    (tmp_path / "inner.yaml").write_text("tasks: [a.yaml]\n")
+    (tmp_path / "outer.yaml").write_text("tasks: [{mixture: inner.yaml}, {mixture: {tasks: [b.yaml]}}]\n")
+    (tmp_path / "self.yaml").write_text("tasks: [{mixture: self.yaml}]\n")
+    monkeypatch.chdir("/")
+    assert load(load_mixture(tmp_path / "outer.yaml")).counts() == {"a": 3, "b": 4}
+    with pytest.raises(ConfigError, match="is a part of itself"):
+        load(load_mixture(tmp_path / "self.yaml"))
+
+
+def test_rows_left_out_are_neither_learned_nor_shown(made):
+    out = {f"a/{i}" for i in range(0, 30, 2)}
+    drawn = load(mixture(tasks=made(a=30), shots={2: 1.0}), leave_out=out).epoch(0)
+    assert {one.name for one in drawn} == {f"a/{i}" for i in range(1, 30, 2)}
+    assert {shot.answer for one in drawn for shot in one.prompt.shots} == {"w1"}
+    with pytest.raises(DataError, match="every training row of task 'a' is left out"):
+        load(mixture(tasks=made(a=30)), leave_out={f"a/{i}" for i in range(30)})
+
+
+@pytest.mark.parametrize("text", ["tasks: [a.yaml, b.yaml]", "mixture: {tasks: [a.yaml, b.yaml]}", "mixture: mix.yaml"])
+def test_the_tasks_of_a_mixture_or_a_recipe_are_named_by_its_file(made, tmp_path, text):
+    made(a=3, b=4)
+    (tmp_path / "mix.yaml").write_text("tasks: [a.yaml, b.yaml]")
+    (tmp_path / "what.yaml").write_text(text)
+    assert [task.name for task in load_tasks("what.yaml")] == ["a", "b"]
+
+
+@pytest.mark.parametrize("text", ["task: a.yaml\nmixture: null", "{model: x, task: a.yaml}"])
+def test_the_task_of_a_recipe_is_named_by_its_file(made, tmp_path, text):
+    made(a=3)
+    (tmp_path / "what.yaml").write_text(text)
+    assert [task.name for task in load_tasks("what.yaml")] == ["a"]
+    (tmp_path / "what.yaml").write_text("model: smollm2")
+    assert [task.name for task in load_tasks("what.yaml")] == ["demo"]
+
+
+def test_one_name_stands_for_a_list_of_it(made):
+    a, b = made({"a": "nli"}, a=3, b=4)
+    assert load(mixture(tasks=[a, b], hold_out="nli")).counts() == {"b": 4}
+
+
 def test_a_mixture_file_names_its_tasks_from_where_it_lies(made, tmp_path, monkeypatch):
     made(a=3)
     (tmp_path / "mix.yaml").write_text("tasks: [a.yaml]\n")
     monkeypatch.chdir("/")
-    assert load_load(mixture(tmp_path / "mix.yaml")).counts() == {"a": 3}
+    assert load(load_mixture(tmp_path / "mix.yaml")).counts() == {"a": 3}
 
 
 def test_shots_kinds_and_options_are_drawn_in_their_shares(made):
@@ -218,6 +283,7 @@ def test_kinds_that_no_wording_has_are_refused(made):
         ({"tasks": ["a.yaml", "b.yaml"], "hold_out": ["letters"]}, "every task of the mixture is held out"),
         ({"tasks": [{"mixture": {"tasks": ["a.yaml"]}, "task": "b.yaml"}]}, "either a 'task' or a 'mixture'"),
         ({"tasks": ["a.yaml"], "shots": {-1: 1}}, "shots"),
+        ({"tasks": [{"task": "a.yaml", "rate": 1}], "temperature": 2}, "both rates and a temperature"),
         ({"tasks": ["a.yaml"], "capp": 3}, "has no field 'capp'"),
     ],
 )  # fmt: skip

@@ -5,10 +5,12 @@ import json
 import pytest
 
 from tests.conftest import colour_rows, write_rows
+from tunesmith.data.task import load_task
 from tunesmith.errors import ConfigError, DataError, RunError
 from tunesmith.models.load import find
 from tunesmith.recipe import make_recipe, read_recipe
 from tunesmith.runs.run import Run
+from tunesmith.training.loop import lay_out
 from tunesmith.training.prepare import load_work, prepare_rows, training_encoder
 from tunesmith.training.preview import preview
 from tunesmith.training.train import train
@@ -112,7 +114,8 @@ def test_the_recipe_of_a_run_repeats_it(tiny, tasks, tmp_path):
     again = read_recipe(run.folder / "checkpoints" / "adapter" / "recipe.yaml")
     assert again.mixture == recipe_of(tiny("chat"), tasks).mixture
     assert set(run.provenance()["data"]) == {
-        f"{name}/{split}" for name in ("a", "b", "held") for split in ("train", "validation", "test")
+        "forgetting",
+        *(f"{name}/{split}" for name in ("a", "b", "held") for split in ("train", "validation", "test")),
     }
 
 
@@ -127,11 +130,35 @@ def test_a_leak_into_a_task_that_is_held_out_is_found_with_both_ids(tiny, tasks,
     (leak,) = ledger.leaks
     assert (leak.id, leak.other, leak.kind) == ("a/p", f"held/test/{held[2]['id']}", "exact")
     assert any("1 leaked (1 exact): a/p" in line for line in ledger.lines())
-    dropped = prepared(recipe_of(tiny("chat"), tasks, "leaked=drop", cap=100))
-    assert "a/p" not in {row.id for row in dropped.rows}
+    dropped = prepared(recipe_of(tiny("chat"), tasks, "leaked=drop", cap=100, shots={2: 1.0}))
+    assert len(dropped.rows) == 24 + 48
+    assert not any(planted["thing"] in f"{prompt.question}{prompt.shots}" for prompt in dropped.prompts)
     assert dropped.ledger.leaked == ("a/p",)
+    assert any("1 leaked (1 exact), left out: a/p" in line for line in dropped.ledger.lines())
     with pytest.raises(DataError, match="a/p with held/test/"):
         prepared(recipe_of(tiny("chat"), tasks, "leaked=error", cap=100))
+
+
+def test_a_copy_of_what_forgetting_is_measured_by_is_found(tiny, tasks, tmp_path):
+    rows = [{"id": f"c{i}", "sentence": row.fields["text"], "colour": "red", "thing": "x"}
+            for i, row in enumerate(load_task("sentiment").rows("train")[:3])]  # fmt: skip
+    write_rows(tmp_path / "copy.jsonl", rows)
+    wording = {"name": "w", "prompt": "Colour of {{ sentence }}?", "answer": "{{ colour }}"}
+    told = {"name": "copy", "cluster": "x", "source": {"train": {"file": "copy.jsonl"}}, "templates": [wording]}
+    (tmp_path / "copy.yaml").write_text(json.dumps(told))
+    leaks = prepared(recipe_of(tiny("chat"), [*tasks, "copy.yaml"], "length.max_tokens=512")).ledger.leaks
+    assert [(one.id, one.other, one.kind) for one in leaks] == [
+        (f"copy/c{i}", f"sentiment/train/train-00{i + 1}", "exact") for i in range(3)
+    ]
+
+
+def test_the_first_epoch_is_learned_in_the_order_of_the_stream(tiny, tasks, model):
+    recipe = recipe_of(tiny("chat"), tasks)
+    told = prepared(recipe)
+    blend = load_work(recipe)
+    assert [row.id for row in told.rows] == [one.prompt.id for one in blend.epoch(0)]
+    plan = lay_out(model("chat"), told.epochs, recipe)
+    assert [row.id for group in plan.epochs[0] for batch in group for row in batch] == [row.id for row in told.rows]
 
 
 def test_examples_without_room_are_left_out(tiny, tasks):
@@ -139,6 +166,7 @@ def test_examples_without_room_are_left_out(tiny, tasks):
     told = prepared(recipe_of(tiny("chat"), tasks, f"length.max_tokens={2 * longest}", shots={5: 1.0}))
     assert all(row.size <= 2 * longest for row in told.rows)
     assert any(row.size > longest for row in told.rows)
+    assert any("with fewer worked examples" in line for line in told.ledger.lines())
     assert not told.ledger.trimmed
     assert not told.ledger.dropped
 
@@ -148,7 +176,8 @@ def test_replay_mixes_other_rows_in(tiny, tasks):
     ledger = prepared(make_recipe({**told, "replay": {"tasks": ["a.yaml", "held.yaml"], "share": 0.25}})).ledger
     rows = {share.task: share.rows for share in ledger.tasks}
     assert rows == {"b": 48, "a": 11, "held": 5}
-    assert sum(rows.values()) == 64
+    small = make_recipe({**told, "limit": {"train": 3}, "replay": {"tasks": ["a.yaml", "held.yaml"], "share": 0.1}})
+    assert {share.task: share.rows for share in prepared(small).ledger.tasks} == {"b": 3, "a": 1, "held": 1}
 
 
 @pytest.mark.parametrize(
