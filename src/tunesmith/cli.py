@@ -114,6 +114,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each parameter is an option of the com
     from tunesmith.reporting.lines import eval_lines
 
     way = pick({one: one for one in get_args(By)}, by, "way to answer")
+    _warn_unfinished(Path(model))
     part = split_named(split)
     tasks = [one for name in task for one in load_tasks(name)]
     lacking = [one.name for one in tasks if part not in one.splits()] if len(tasks) > 1 else []
@@ -325,6 +326,11 @@ def _recipe(what: str, settings: list[str] | None) -> "Recipe":
         if "source" not in values:
             return read_recipe(path, given)
     return make_recipe({"task": what}, given, where=what)
+
+
+def _warn_unfinished(folder: Path) -> None:
+    if (folder / "recipe.yaml").is_file() and (folder / "checkpoints").is_dir() and not (folder / "DONE").is_file():
+        typer.echo(f"{folder} has not come to its end, or forgot too much: these are its last weights", err=True)
 
 
 def _command() -> list[str]:

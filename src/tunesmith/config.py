@@ -114,7 +114,9 @@ def _explain(model: type[BaseModel], error: ErrorDetails, where: str) -> ConfigE
             return ConfigError(f"{where}: '{name}' has no name", fix=f"add 'name:', one of: {', '.join(known)}")
         return ConfigError(f"{where}: {name} '{asked}' does not exist", fix=suggest(asked, known))
     problem = error["msg"].removeprefix("Value error, ")
-    return ConfigError(f"{where}: {name}: {problem} (got {error['input']!r})", fix=f"correct '{name}'")
+    given = error["input"]
+    shown = f" (got {given!r})" if isinstance(given, (str, int, float, bool)) or given is None else ""
+    return ConfigError(f"{where}: {name}: {problem}{shown}", fix=f"correct '{name}'")
 
 
 def _fields_at(model: type[BaseModel], path: Iterable[str]) -> list[str]:

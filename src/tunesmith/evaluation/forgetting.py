@@ -70,7 +70,7 @@ class AbilityGauge:
         asked = [[(one, self._fitting(model, one)) for one in of_task] for of_task in self.questions]
         total = sum(requests(prompts, one.by) for of_task in asked for one, prompts in of_task)
         model.net.eval()
-        with responses.counted("on" if kept else "off"), Watch("what it can do", total, quiet) as watch:
+        with responses.counted("on" if kept else "off"), Watch("measure what it can do", total, quiet) as watch:
             answers = [
                 tuple(
                     said.model_copy(update={"id": f"{one.split}/{said.id}"})  # ids may repeat from split to split

@@ -92,6 +92,9 @@ def find(name: str) -> Place:
         return Place(name, name)
     if path.suffix == ".gguf" or name.startswith((".", "/")) or name.count("/") > 1:
         raise ModelError(f"{name}: no such file or folder", fix="check the path of the model")
+    if any((beside / "recipe.yaml").is_file() for beside in path.parent.glob("*")) and path.parent != Path():
+        there = ", ".join(sorted(one.name for one in path.parent.iterdir() if one.is_dir()))
+        raise ModelError(f"{name}: no such folder", fix=f"{path.parent} holds {there}")
     if "/" not in name:
         hint = suggest(name, HUB_IDS)
         raise ModelError(

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from statistics import fmean
 
 from tunesmith.metrics.loss import CHOICE_LOSS, NATS_PER_TOKEN
 from tunesmith.reporting import charts
@@ -47,7 +46,7 @@ def sentence(told: Forgetting) -> str:
     said = f"It kept {left} of what the base could do: {'; '.join(part for part in parts if part)}."
     if told.passed is None:
         return said
-    allowed = f"{told.max_forgetting:.1%} may be forgotten"
+    allowed = f"{told.max_forgetting:.1%} may be forgotten, of all and of the general text"
     kept = f"the weights of step {told.step} are kept" if told.passed else "no look at it passed"
     return f"{said} At most {allowed}: {kept}."
 
@@ -94,19 +93,23 @@ def _text_part(told: Forgetting) -> str:
 
 
 def _tasks_part(told: Forgetting) -> str:
-    counted = [one for one in told.abilities if one.retained is not None and one.metric != NATS_PER_TOKEN.name]
+    counted = [one for one in told.abilities if one.chance is not None]
     if not counted:
         return ""
-    before, after = (fmean(x - (one.chance or 0.0) for one, x in pairs) for pairs in (
-        [(one, one.before) for one in counted], [(one, one.after) for one in counted]))  # fmt: skip
+    before = sum(one.before - (one.chance or 0.0) for one in counted)
+    after = sum(one.after - (one.chance_after or 0.0) for one in counted)
     tasks = "one task" if len(counted) == 1 else f"{len(counted)} tasks"
-    return f"it scored {before:.3f} above chance in {tasks} that it did not learn, and scores {after:.3f}"
+    return f"scores above chance, summed over {tasks} that it did not learn, {before:.3f} -> {after:.3f}"
 
 
 def _line(one: Ability, wide: int) -> str:
     kept = "" if one.retained is None else f"  kept {one.retained:.0%}"
     bare = "  (the base is at chance)" if one.chance is not None and one.retained is None else ""
+    p = "p<0.001" if one.p < 0.001 else f"p={one.p:.3f}"
+    chance = (
+        "" if one.chance is None or one.chance_after is None else f"  chance {one.chance:.2f} -> {one.chance_after:.2f}"
+    )
     return (
         f"  {one.task:<{wide}}  {metric_title(one.metric):<15} {one.before:.3f} -> {one.after:.3f}  "
-        f"{one.difference:+.3f} [{one.low:+.3f}, {one.high:+.3f}]  p={one.p:.3f}  n={one.n}{kept}{bare}"
+        f"{one.difference:+.3f} [{one.low:+.3f}, {one.high:+.3f}]  {p}  n={one.n}{chance}{kept}{bare}"
     )

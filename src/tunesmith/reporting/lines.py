@@ -61,6 +61,9 @@ def compare_lines(first: Run, other: Run) -> list[str]:
     wide = max(len(one.task) for one in found)
     several = len({one.task for one in found}) > 1
     head = f"{other.folder} ({label(other)}) against {first.folder} ({label(first)})"
+    kept = [run.forgetting() if run.trains else None for run in (first, other)]
+    if kept[0] and kept[1] and kept[0].retained is not None and kept[1].retained is not None:
+        head += f"\n  after each training; of what the base could do {kept[0].retained:.1%} -> {kept[1].retained:.1%}"
     return [head, *(f"  {one.task:<{wide}}" * several + _difference(one) for one in found)]
 
 

@@ -75,7 +75,10 @@ class TextLoss(Record):
 
 
 class Check(Record):
-    """One look, while training, at what is forgotten: whether it was little enough, and whether it is the best yet."""
+    """One look, while training, at what is forgotten: whether it was little enough, and whether it is the best yet.
+
+    `retained` is the lesser of the shares that the limit judges.
+    """
 
     step: int
     retained: float | None
@@ -90,7 +93,7 @@ class Forgetting(Record):
     `retained` is the share that is left of all abilities together, each counted by how much of it there was: a task
     by its score above chance, the general text by 1, of which a token's share of its probability is left.
     `tasks_retained` is that of the tasks alone.
-    `passed` says whether 1 - `retained` stayed within `max_forgetting`, where that was asked.
+    `passed` says whether 1 - `least` stayed within `max_forgetting`, where that was asked.
     """
 
     step: int
@@ -102,6 +105,15 @@ class Forgetting(Record):
     max_forgetting: float | None = None
     passed: bool | None = None
     checks: tuple[Check, ...] = ()
+
+    @property
+    def least(self) -> float | None:
+        """Give what a limit judges: the lesser of `retained` and of the general text's own share.
+
+        What a task gains by the training, a held-out one above all, must not pay for what the text loses.
+        """
+        text = [one.retained for one in self.abilities if one.metric == "nats_per_token" and one.retained is not None]
+        return min([*text, self.retained]) if self.retained is not None else None
 
 
 class Answer(Record):

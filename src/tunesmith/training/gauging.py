@@ -70,7 +70,7 @@ class Gauging:
         passed = self._passes(told)
         rivals = [one.validation_loss for one in run.checks() if one.best]
         best = passed and (not rivals or loss is None or loss < min(one for one in rivals if one is not None))
-        check = Check(step=step.step, retained=told.retained, validation_loss=loss, passed=passed, best=best)
+        check = Check(step=step.step, retained=told.least, validation_loss=loss, passed=passed, best=best)
         if best:
             save(_beside(run), learning, step.step, Begun())
         run.append(check)
@@ -103,7 +103,7 @@ class Gauging:
 
     def _passes(self, told: Forgetting) -> bool:
         limit = self.recipe.forgetting.max_forgetting
-        return told.retained is None or limit is None or 1 - told.retained <= limit
+        return told.least is None or limit is None or 1 - told.least <= limit
 
 
 def begin(gauge: Gauge | None, model: Model, recipe: Recipe) -> Gauging | None:

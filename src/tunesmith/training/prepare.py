@@ -3,10 +3,11 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
 from tunesmith.data.blend import Blend, Drawn, Member, load
 from tunesmith.data.encode import Encoded, Encoder
-from tunesmith.data.leakage import Index, Leak
+from tunesmith.data.leakage import Index, Kind, Leak, normalise
 from tunesmith.data.ledger import Ledger, Share, admit, duplicates
 from tunesmith.data.mixture import Mixture, Part
 from tunesmith.data.rows import Row, first
@@ -19,6 +20,8 @@ from tunesmith.models.virtual import ids
 from tunesmith.recipe import Recipe
 
 FEW_LABELS = 64
+LONGER = 5  # words, or characters of a script without spaces
+KINDS: tuple[Kind, ...] = get_args(Kind)  # the strongest first
 
 
 @dataclass(frozen=True)
@@ -144,11 +147,10 @@ def _clean(work: Task | Blend, recipe: Recipe, held: Index) -> tuple[Task | Blen
     """
     if isinstance(work, Task):
         rows = first(work.rows("train"), recipe.limit.train, recipe.seed)
-        leaks = held.leaks([(row.id, _text(work, row)) for row in rows])
+        leaks = _strongest(held, [(row.id, text) for row in rows for text in _texts(work, row)])
     else:
-        leaks = held.leaks(
-            [(f"{one.task.name}/{row.id}", _text(one.task, row)) for one in work.members for row in _shown(one, recipe)]
-        )
+        named = [(one, row, f"{one.task.name}/{row.id}") for one in work.members for row in _shown(one, recipe)]
+        leaks = _strongest(held, [(name, text) for one, row, name in named for text in _texts(one.task, row)])
     if leaks and recipe.leaked == "error":
         raise DataError(
             f"{len(leaks)} training rows share text with rows of evaluation: "
@@ -159,6 +161,15 @@ def _clean(work: Task | Blend, recipe: Recipe, held: Index) -> tuple[Task | Blen
     if leaks and recipe.leaked == "drop" and mixture is not None:
         work = load(mixture, recipe.limit.train, recipe.seed, {leak.id for leak in leaks})
     return work, leaks
+
+
+def _strongest(held: Index, texts: Sequence[tuple[str, str]]) -> list[Leak]:
+    """Give the strongest leak of each row, whichever of its texts it is in."""
+    found: dict[str, Leak] = {}
+    for leak in held.leaks(texts):
+        if leak.id not in found or KINDS.index(leak.kind) < KINDS.index(found[leak.id].kind):
+            found[leak.id] = leak
+    return list(found.values())
 
 
 def _shown(member: Member, recipe: Recipe) -> Sequence[Row]:
@@ -176,16 +187,21 @@ def _evaluated(work: Task | Blend, tasks: Sequence[Task], held: Sequence[Task], 
         for split in task.splits():
             if split != "train" or name in named:
                 rows = task.rows(split)
-                texts += [(row.id if alone else f"{name}/{split}/{row.id}", _text(task, row)) for row in rows]
+                texts += [(row.id if alone else f"{name}/{split}/{row.id}", _texts(task, row)[0]) for row in rows]
     return Index(texts)
 
 
-def _text(task: Task, row: Row) -> str:
-    """Join the fields that make the question, without the wording around them, the choices and the answer."""
+def _texts(task: Task, row: Row) -> list[str]:
+    """Give the fields that make the question, joined, and each longer one: a text may be copied beside an instruction.
+
+    The wording around them, the choices and the answer are left out.
+    """
     direct = task.of_kind("direct") or task.templates
     asks = frozenset().union(*(one.asks() for one in direct))
-    chosen = frozenset().union(*(one.listed() for one in direct))
-    return "\n".join(str(row.fields[name]) for name in sorted(asks - chosen) if name in row.fields)
+    choices = frozenset().union(*(one.listed() for one in direct))
+    fields = [str(row.fields[name]) for name in sorted(asks - choices) if row.fields.get(name)]
+    longer = [text for text in fields if len(normalise(text).split()) >= LONGER] if len(fields) > 1 else []
+    return ["\n".join(fields), *longer]
 
 
 def _shares(blend: Blend, epochs: Sequence[Sequence[Encoded]]) -> tuple[Share, ...]:

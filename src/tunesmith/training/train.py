@@ -142,7 +142,9 @@ def _learn(model: Model, prepared: Prepared, learning: Learning, recipe: Recipe,
             log.append(event)
             watch.advance(1, **_shown(event))
             if gauging and gauging.due(event.step, plan):
+                looked = time.perf_counter()
                 gauging.look(run, learning, event, prepared.validation)
+                started += time.perf_counter() - looked  # measuring is no training
             if wish.by or (every and event.step % every == 0 and event.step < plan.steps):
                 save(run, learning, event.step, begun)
             if wish.by:
