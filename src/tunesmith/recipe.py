@@ -119,9 +119,7 @@ class Recipe(Record):
         if self.mixture is not None and self.template != "any":
             raise ValueError("a mixture draws its wordings: leave 'template' out")
         if self.replay is not None and (self.task is None or self.template != "any"):
-            raise ValueError(
-                "'replay' is for one 'task' with any of its wordings: give a mixture's tasks rates instead"
-            )
+            raise ValueError("'replay' is for one 'task', in any wording: in a mixture name it among the tasks")
         return self
 
     def resolved(self, width: int) -> "Recipe":

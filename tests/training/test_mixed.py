@@ -192,3 +192,13 @@ def test_replay_mixes_other_rows_in(tiny, tasks):
 def test_what_cannot_go_together_is_refused(values, told):
     with pytest.raises(ConfigError, match=told):
         make_recipe(values)
+
+
+def test_an_evaluated_text_beside_an_instruction_is_found(tiny, tasks, tmp_path):
+    text = load_task("topic").rows("test")[0].fields["text"]
+    rows = [{"id": "i", "instruction": "What do you think of this?", "input": text.upper(), "output": "Nothing."}]
+    (tmp_path / "own.json").write_text(json.dumps(rows))
+    told = {"name": "own", "cluster": "x", "source": {"train": {"file": "own.json"}}, "templates": "instructions"}
+    (tmp_path / "own.yaml").write_text(json.dumps(told))
+    (leak,) = prepared(recipe_of(tiny("chat"), [*tasks, "own.yaml"], "length.max_tokens=512")).ledger.leaks
+    assert (leak.id, leak.other, leak.kind) == ("own/i", "topic/test/test-001", "normalised")
