@@ -281,6 +281,20 @@ def test_a_model_that_always_says_the_same_is_at_chance(colours):
     assert lost.retained == pytest.approx(0.0, abs=0.06)
 
 
+def test_questions_with_choices_of_their_own_are_guessed_among_them(colours):
+    told = {"question": "q", "prompt": "q", "prompt_tokens": 1, "answer_tokens": 1, "finished": True}
+    said = []
+    for i in range(60):
+        choices = tuple(f"{i}-{j}" for j in range(2 + i % 3))
+        answer = choices[0] if i % 5 else choices[1]
+        said.append(Answer(id=str(i), answer=answer, references=(choices[0],), choices=choices,
+                           log_likelihoods=(-1.0,) * len(choices), **told))  # fmt: skip
+    ability = gauge(colours).compare(Reading((tuple(said),), ()), Reading((tuple(said),), ()), 1).abilities[0]
+    assert ability.before == pytest.approx(0.8)
+    assert ability.chance == ability.chance_after == pytest.approx((1 / 2 + 1 / 3 + 1 / 4) / 3)
+    assert ability.retained == pytest.approx(1.0)
+
+
 def test_a_correlation_has_a_chance_of_its_own(colours):
     tasks = [colours.model_copy(update={"name": "t", "metrics": ("matthews",)})]
     one = AbilityGauge(tuple((Question(task),) for task in tasks), False)

@@ -7,7 +7,8 @@ answered by choice, the loss on the right choice says the same more finely.
 
 Chance is what the same answers score when each is marked against another question's references: 1/k for guesses among
 k even choices, all of its score for a model that always says the same, and for a summary what any summary shares with
-any other. What a model has of an ability is its score above that.
+any other. Where each question has choices of its own it is a guess among them. What a model has of an ability is its
+score above that.
 """
 
 import json
@@ -186,10 +187,25 @@ def _stats(mark: Metric, answers: Sequence[Answer], shift: int) -> Stats:
 
 
 def _chance(mark: Metric, answers: Sequence[Answer]) -> Stats:
-    """Mark answers against the references of others, evenly spread over the rows."""
+    """Mark answers against the references of others, evenly spread over the rows.
+
+    Where each question has choices of its own, others' references are none of them: there every choice is marked.
+    """
+    if all(one.choices for one in answers) and len({frozenset(one.choices) for one in answers}) > 1:
+        return _guesses(mark, answers)
     n = len(answers)
     shifts = sorted({round(n * (i + 1) / (SHIFTS + 1)) for i in range(SHIFTS)} - {0, n}) or [0]
     found: Stats = np.mean([_stats(mark, answers, shift) for shift in shifts], axis=0)
+    return found
+
+
+def _guesses(mark: Metric, answers: Sequence[Answer]) -> Stats:
+    """Give the mean statistics of all choices of each question: what a guess among them is worth."""
+    pairs = [(choice, one.references) for one in answers for choice in one.choices]
+    each = mark.stats([choice for choice, _ in pairs], [wanted for _, wanted in pairs])
+    counts = np.array([len(one.choices) for one in answers])
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    found: Stats = np.add.reduceat(each, starts, axis=0) / counts[:, None]
     return found
 
 
