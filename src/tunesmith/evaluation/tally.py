@@ -15,7 +15,7 @@ from lm_eval.api import metrics as theirs
 from tunesmith.evaluation.benchmarks import Average
 from tunesmith.metrics import labels
 from tunesmith.metrics.interval import RESAMPLES, Interval, bootstrap, combined, interval, wilson
-from tunesmith.metrics.metric import Metric, Stats
+from tunesmith.metrics.metric import Metric, Stats, given
 
 FEW_RESAMPLES = 200  # where each resample has to be handed to a function of lm-eval's, row by row
 
@@ -52,7 +52,7 @@ def marks_of(name: str, items: Sequence[Any], aggregate: Callable[..., Any] | No
     if aggregate is None or aggregate is theirs.mean:
         values = np.array([float(item) for item in items])[:, None]
         share = bool(np.isin(values, (0.0, 1.0)).all())
-        return Marks(Metric(name, _unused, f"{name}|mean", proportion=share), values, seed)
+        return Marks(Metric(name, given, f"{name}|mean", proportion=share), values, seed)
     kinds = {theirs.f1_score: _binary_f1, theirs.matthews_corrcoef: _matthews}
     if aggregate in kinds:
         pairs = np.array([[int(one) for one in item] for item in items])
@@ -62,7 +62,7 @@ def marks_of(name: str, items: Sequence[Any], aggregate: Callable[..., Any] | No
         return None
     places = np.arange(len(found), dtype=np.float64)[:, None]
     metric = Metric(
-        name, _unused, f"{name}|lm-eval", of_rows=lambda rows: float(aggregate([found[int(i)] for i in rows[:, 0]]))
+        name, given, f"{name}|lm-eval", of_rows=lambda rows: float(aggregate([found[int(i)] for i in rows[:, 0]]))
     )
     return Marks(metric, places, seed)
 
@@ -85,7 +85,7 @@ def averaged(marks: Sequence[Marks]) -> Marks:
         return float(np.mean([one.metric.value(rows[:, a:b]) for one, a, b in parts]))
 
     by_rows = any(one.metric.of_rows for one in marks)
-    metric = Metric(name, _unused, f"{name}|mean", of_sums, of_rows if by_rows else None)
+    metric = Metric(name, given, f"{name}|mean", of_sums, of_rows if by_rows else None)
     return Marks(metric, stats, marks[0].seed)
 
 
@@ -135,7 +135,7 @@ def _binary_f1(name: str, pairs: Any, seed: int) -> Marks:
         found: Stats = np.divide(2 * sums[:, 0], below, out=np.zeros_like(below), where=below > 0)
         return found
 
-    return Marks(Metric(name, _unused, f"{name}|positive:1", of_sums, by_row=False), stats, seed)
+    return Marks(Metric(name, given, f"{name}|positive:1", of_sums, by_row=False), stats, seed)
 
 
 def _matthews(name: str, pairs: Any, seed: int) -> Marks:
@@ -147,8 +147,4 @@ def _matthews(name: str, pairs: Any, seed: int) -> Marks:
         hits, given, wanted = np.split(sums, 3, axis=1)
         return labels.matthews(hits, given, wanted)
 
-    return Marks(Metric(name, _unused, name, of_sums, by_row=False), stats, seed)
-
-
-def _unused(_said: Sequence[str], _wanted: Sequence[Sequence[str]]) -> Stats:
-    raise NotImplementedError  # the statistics are given, not computed from answers
+    return Marks(Metric(name, given, name, of_sums, by_row=False), stats, seed)

@@ -16,6 +16,11 @@ from tunesmith.errors import DataError
 Stats = NDArray[np.float64]
 
 
+def given(_said: Sequence[str], _wanted: Sequence[Sequence[str]]) -> Stats:
+    """Stand for the rows of a metric whose statistics come from elsewhere. Raises TypeError: no answer has them."""
+    raise TypeError("the statistics of this metric are given, and not computed from answers")
+
+
 @dataclass(frozen=True)
 class Metric:
     """One way to mark answers.
@@ -39,7 +44,7 @@ class Metric:
     @classmethod
     def mean(cls, name: str) -> "Metric":
         """Make a metric that is the mean of statistics which are given and not computed from answers."""
-        return cls(name, lambda _said, _wanted: np.empty((0, 1)), signature=f"{name}|mean")
+        return cls(name, given, signature=f"{name}|mean")
 
     def stats(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Stats:
         """Reduce each row to statistics, as an array [rows, width].
