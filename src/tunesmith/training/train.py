@@ -24,9 +24,9 @@ from tunesmith.recipe import Recipe
 from tunesmith.runs.checkpoint import Checkpoint, newest, remove
 from tunesmith.runs.lock import only_writer
 from tunesmith.runs.progress import Watch
-from tunesmith.runs.records import Forgetting, Step, Summary, Trouble
+from tunesmith.runs.records import Step, Summary, Trouble
 from tunesmith.runs.run import Run, vacant
-from tunesmith.training.gauging import Gauge, Gauging, begin, clear, too_much
+from tunesmith.training.gauging import Gauge, Gauging, begin, clear, kept, too_much
 from tunesmith.training.interrupt import stop_on_interrupt
 from tunesmith.training.loop import Past, Plan, gradients, lay_out, mean_loss, steps
 from tunesmith.training.optimizer import MasterAdamW
@@ -69,7 +69,7 @@ def train(
     model = load(place, encoder, recipe.dtype, methods.place_of_base(recipe.method))
     check_context(model, recipe)
     recipe = recipe.resolved(model.width)
-    gauging = begin(gauge, model, recipe)
+    gauging = begin(gauge, model, recipe, bool(prepared.validation))
     asked = {"verb": "train", **recipe.model_dump(mode="json")}
     origin = provenance(model, prepared.sources, recipe.seed, command)
     with only_writer(folder):
@@ -131,7 +131,8 @@ def _learn(model: Model, prepared: Prepared, learning: Learning, recipe: Recipe,
     told = False
     with stop_on_interrupt() as wish, Watch("train", plan.steps) as watch:
         watch.advance(len(log))
-        for event in steps(model, learning.optimizer, plan, prepared.validation, recipe, past):
+        over = gauging is not None and gauging.spent(run)
+        for event in () if over else steps(model, learning.optimizer, plan, prepared.validation, recipe, past):
             run.append(event)
             if isinstance(event, Trouble):
                 watch.say(f"step {event.step}: {event.told}; rows {', '.join(event.rows[:3])}")
@@ -145,6 +146,9 @@ def _learn(model: Model, prepared: Prepared, learning: Learning, recipe: Recipe,
                 looked = time.perf_counter()
                 gauging.look(run, learning, event, prepared.validation)
                 started += time.perf_counter() - looked  # measuring is no training
+                over = gauging.spent(run)
+            if over:
+                break
             if wish.by or (every and event.step % every == 0 and event.step < plan.steps):
                 save(run, learning, event.step, begun)
             if wish.by:
@@ -154,14 +158,14 @@ def _learn(model: Model, prepared: Prepared, learning: Learning, recipe: Recipe,
     if not log:
         raise RunError("no step could be taken", fix="look at the rows named in troubles.jsonl")
     facts = _summary(model, log, begun)
-    finished = wish.by is None or log[-1].step == plan.steps
+    finished = over or wish.by is None or log[-1].step == plan.steps
     checkpoints = run.folder / "checkpoints"
     adapter = adapters.save(model, recipe, checkpoints)
     lost = None
     if gauging and finished:
         again = partial(adapters.save, model, recipe, checkpoints)
         lost = gauging.conclude(run, learning, log[-1], prepared.validation, again)
-        facts = facts.model_copy(update=_of_kept(log, lost))
+        facts = facts.model_copy(update=_of_kept(run, log))
     if near := nearest_words(model, learning.fit):
         run.write_lines("virtual_tokens.jsonl", near)
     if lost and lost.passed is False:
@@ -207,12 +211,12 @@ def _summary(model: Model, log: Sequence[Step], begun: Begun) -> Summary:
     )
 
 
-def _of_kept(log: Sequence[Step], lost: Forgetting) -> dict[str, float | None]:
+def _of_kept(run: Run, log: Sequence[Step]) -> dict[str, float | None]:
     """Give the losses of the weights that are kept, where those are not the last."""
-    check = next((one for one in lost.checks if one.step == lost.step), None)
-    if lost.step == log[-1].step or check is None:
+    check = next((one for one in run.checks() if one.step == kept(run)), None)
+    if check is None or check.step == log[-1].step:
         return {}
-    loss = next(one.loss for one in log if one.step == lost.step)
+    loss = next(one.loss for one in log if one.step == check.step)
     return {"final_loss": loss, "validation_loss": check.validation_loss}
 
 
@@ -227,5 +231,6 @@ def _disk_bytes(model: Model, recipe: Recipe) -> int:
         weights = trained_parameters(recipe.method, shape_of(model.net.config.to_dict()))
     except ModelError:  # sizes that cannot be told from the config
         weights = model.parameters() // (1 if isinstance(recipe.method, Full) else 20)
-    checkpoints = 2 if recipe.forgetting.max_forgetting is None else 4  # those that pass are kept besides
+    chooses = recipe.train.patience or recipe.forgetting.max_forgetting is not None
+    checkpoints = 4 if chooses else 2  # the best weights are kept besides
     return weights * (model.dtype.torch.itemsize + checkpoints * 12)
