@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, get_args
 import typer
 
 from tunesmith.errors import ConfigError, FitError, TunesmithError
+from tunesmith.options import metric_and_value, numbers
 
 if TYPE_CHECKING:
     from tunesmith.recipe import Recipe
@@ -200,25 +201,47 @@ def score(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
 
 
 @app.command()
-def climb(
+def climb(  # noqa: PLR0913, PLR0917 - each parameter is an option of the command
     task: Annotated[str, typer.Argument(metavar="TASK", help="A task file or embedded task.")],
     out: Out,
-    model: Annotated[str | None, typer.Option("--model", help="An alias, folder, .gguf file or hub id.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="An alias, folder, .gguf file or hub id; several climb side by side."),
+    ] = None,
     target: Annotated[
         str | None, typer.Option("--target", metavar="METRIC=VALUE", help="Stop at the first rung that reaches it.")
     ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Test rows: the first n of a seeded order.")
     ] = None,
+    requests: Annotated[
+        int, typer.Option("--requests", min=1, help="How many requests the cheapest rung is chosen for.")
+    ] = 1000,
+    price: Annotated[float | None, typer.Option("--price", min=0.0, help="What an hour of this machine costs.")] = None,
+    shots: Annotated[
+        str, typer.Option("--shots", metavar="K,K,...", help="Numbers of examples that few-shot is chosen from.")
+    ] = "2,4,8",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a climb that was stopped.")] = False,
     settings: Settings = None,
 ) -> None:
-    """Try zero-shot, few-shot and LoRA on one task, and say which is enough."""
-    from tunesmith.climb.ladder import climb as run_climb
+    """Climb from prompting to full fine-tuning on one task, and say which rung is enough."""
+    from tunesmith.climb.climb import climb as run_climb
+    from tunesmith.climb.ladder import Ladder
     from tunesmith.recipe import make_recipe
 
-    values: dict[str, object] = {"task": task, **({"model": model} if model else {})}
-    recipe = make_recipe(values, tuple(settings or ()), where="climb")
-    run = run_climb(recipe, out, _target(target), limit, _command(), typer.echo)
+    # Up to three epochs, as many as lower the validation loss.
+    values: dict[str, object] = {"task": task, "train": {"epochs": 3, "patience": 1}}
+    first, *others = model or [""]
+    recipe = make_recipe({**values, **({"model": first} if first else {})}, tuple(settings or ()), where="climb")
+    told = {
+        "models": tuple(others),
+        "target": metric_and_value("--target", target),
+        "rows": limit,
+        "requests": requests,
+        "price": price,
+    }
+    asked = Ladder.parse({**told, "shots": numbers("--shots", shots, int)}, where="climb")
+    run = run_climb(recipe, out, asked, _command(), typer.echo, resume)
     typer.echo(f"report: {(run.folder / 'report.html').resolve()}")
 
 
@@ -268,7 +291,7 @@ def merge(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
     from tunesmith.adapters.fold import MAX_KL, Merging
     from tunesmith.adapters.fold import merge as run_merge
 
-    given = {"how": how, "weights": _numbers(weights), "density": density, "rank": rank, "seed": seed}
+    given = {"how": how, "weights": numbers("--weights", weights), "density": density, "rank": rank, "seed": seed}
     merging = Merging.parse({**given, "max_kl": MAX_KL if max_kl is None else max_kl}, where="merge")
     merged = run_merge(runs, out, merging)
     for line in merged.lines():
@@ -349,25 +372,6 @@ def _helm(model: str, task: str | None, out: Path, drawn: tuple[int, int | None,
     run = helm(model, Question(load_task(task), shots=shots, limit=limit, seed=seed), out, _command(), fresh=fresh)
     typer.echo(helm_table([run]))
     typer.echo(f"answers and scores: {out}")
-
-
-def _target(text: str | None) -> tuple[str, float] | None:
-    if text is None:
-        return None
-    name, _, value = text.partition("=")
-    try:
-        return name, float(value)
-    except ValueError:
-        raise ConfigError(
-            f"--target {text}: is not of the form metric=value", fix="write e.g. --target rouge1=0.40"
-        ) from None
-
-
-def _numbers(text: str | None) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(",")) if text else ()
-    except ValueError:
-        raise ConfigError(f"--weights {text}: is no list of numbers", fix="write e.g. --weights 0.5,0.5") from None
 
 
 def _print_preview(shown: "Preview") -> None:

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2] / "src" / "tunesmith"
 FLOORS = {
-    "errors": 0, "config": 0, "names": 0,
+    "errors": 0, "config": 0, "names": 0, "options": 0,
     "data": 1, "metrics": 1, "planning": 1, "method": 1, "recipe": 1,
     "runs": 2, "reporting": 2,
     "models": 3, "methods": 3, "training": 3, "inference": 3, "adapters": 3,

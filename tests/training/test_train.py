@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from tunesmith.adapters import folder as adapters
-from tunesmith.climb.ladder import climb
 from tunesmith.errors import ConfigError, DataError, FitError, RunError
 from tunesmith.evaluation.evaluate import Question, evaluate
 from tunesmith.models.load import find, load, load_encoder
@@ -197,43 +196,6 @@ def test_leaks_between_splits_are_in_the_ledger(tiny, colours, tmp_path, model):
     )
     prepared = prepare_rows(colours, recipe_for(tiny("chat")), model("chat").encoder)
     assert "leak" in prepared.ledger.leaked
-
-
-def test_a_climb_takes_every_rung_and_says_which(tiny, colours_file, tmp_path):
-    said = []
-    recipe = recipe_for(
-        tiny("chat"), "method=full", "train.epochs=40", "train.learning_rate=5e-3", task=str(colours_file)
-    )
-    run = climb(recipe, tmp_path / "climb", say=said.append)
-    rungs = json.loads((run.folder / "rungs.json").read_text())
-    verdict = json.loads((run.folder / "verdict.json").read_text())
-    assert [rung["name"] for rung in rungs] == ["zero-shot", "3-shot", "full fine-tuning"]
-    assert verdict["recommended"] == "full fine-tuning"
-    assert said[-1] == verdict["sentence"]
-    page = (run.folder / "report.html").read_text()
-    assert verdict["sentence"].split(":")[0] in page
-    assert (run.folder / "DONE").exists()
-
-
-def test_a_climb_stops_at_the_first_rung_that_reaches_the_target(tiny, colours_file, tmp_path):
-    recipe = recipe_for(tiny("chat"), task=str(colours_file))
-    run = climb(recipe, tmp_path / "climb", target=("exact_match", 0.0), limit=8, say=lambda _: None)
-    assert len(json.loads((run.folder / "rungs.json").read_text())) == 1
-    assert "cheapest rung that reaches 0" in json.loads((run.folder / "verdict.json").read_text())["sentence"]
-    with pytest.raises(ConfigError, match="first metric"):
-        climb(recipe, tmp_path / "other", target=("rouge1", 0.5))
-
-
-def test_a_rung_that_does_not_fit_is_passed_over_aloud(tiny, colours, tmp_path):
-    long = colours.templates[0].model_copy(update={"prompt": "{{ thing }} {{ colour }}? " + "so and so " * 40})
-    task = colours.model_copy(update={"templates": (long,)})
-    path = tmp_path / "long.yaml"
-    path.write_text(task.to_yaml())
-    said = []
-    recipe = recipe_for(tiny("chat"), "length.max_tokens=512", "limit.train=8", task=str(path))
-    run = climb(recipe, tmp_path / "climb", limit=4, say=said.append)
-    assert any(line.startswith("3-shot: passed over") for line in said)
-    assert [rung["name"] for rung in json.loads((run.folder / "rungs.json").read_text())] == ["zero-shot", "LoRA"]
 
 
 def test_ctrl_c_keeps_what_was_learned(tiny, colours_file, tmp_path):

@@ -1,122 +1,89 @@
-"""The verb `climb`: try the rungs from cheap to expensive on one task, and report."""
+"""The ladder: the rungs from cheap to expensive, and what each is made by."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Annotated, Literal, NamedTuple
 
-from tunesmith.climb.verdict import Rung, Verdict, decide, reaches
-from tunesmith.data.task import load_task
-from tunesmith.errors import ConfigError, FitError, RunError
-from tunesmith.evaluation.evaluate import Question, evaluate
-from tunesmith.evaluation.measured import train
-from tunesmith.metrics import metric
-from tunesmith.names import suggest
+from pydantic import Field, NonNegativeFloat, PositiveInt
+
+from tunesmith.config import Record
+from tunesmith.data.task import Task
+from tunesmith.method import Full, Method, PromptTuning
 from tunesmith.recipe import Recipe
 from tunesmith.reporting.compare import method_title
-from tunesmith.reporting.report import write_report
-from tunesmith.runs.run import Run, vacant
 
-FEW_SHOTS = 3
+Kind = Literal["zero-shot", "one-shot", "few-shot", "prompt_tuning", "method", "full"]
 
 
-def climb(
-    recipe: Recipe,
-    folder: Path,
-    target: tuple[str, float] | None = None,
-    limit: int | None = None,
-    command: Sequence[str] = (),
-    say: Callable[[str], None] = print,
-) -> Run:
-    """Climb zero-shot, few-shot and LoRA on the recipe's task, into the new folder `folder`.
+class Step(NamedTuple):
+    """One rung before it is taken. A prompt shows one of `shots` numbers of examples; a tuning has a recipe.
 
-    Each rung is scored on the test split (at most `limit` rows) and compared
-    with those below it; `say` is told after each. A `target` such as
-    ("rouge1", 0.4) ends the climb at the first rung that reaches it. A rung
-    that does not fit is passed over aloud. The report is `folder`/report.html.
+    `folder` is where its runs lie, relative to the climb's.
     """
-    vacant(folder)
-    if recipe.task is None:
-        raise ConfigError("a climb is on one task, and the recipe has a mixture", fix="name one of its tasks")
-    task = load_task(recipe.task)
-    goal = _goal(task.metrics, target)
-    asked = {
-        "verb": "climb",
-        "target": dict([target]) if target else None,
-        "limit": limit,
-        **recipe.model_dump(mode="json"),
-    }
-    root = Run.create(folder, asked)
-    rungs: list[Rung] = []
-    runs: list[Run] = []
-    for rung, shots in _ladder(recipe):
-        try:
-            runs.append(
-                _take(rung, Question(task, shots=shots, limit=limit, seed=recipe.seed), recipe, folder, command)
-            )
-        except (FitError, RunError) as wrong:
-            if isinstance(wrong, RunError) and not _forgot(folder, rung):
-                raise
-            say(f"{rung.name}: passed over, {wrong.what}")
-            continue
-        rungs.append(rung)
-        say(_line(rung, runs[-1]))
-        if goal is not None and reaches(runs[-1].scores()[0], goal):
-            break
-    _conclude(root, rungs, decide(rungs, runs, goal), say)
-    return root
+
+    name: str
+    kind: Kind
+    model: str
+    folder: str
+    shots: tuple[int, ...] = ()
+    recipe: Recipe | None = None
 
 
-def _ladder(recipe: Recipe) -> list[tuple[Rung, int]]:
-    tuned = recipe.method.name
-    return [
-        (Rung(name="zero-shot", eval="zero-shot"), 0),
-        (Rung(name=f"{FEW_SHOTS}-shot", eval=f"{FEW_SHOTS}-shot"), FEW_SHOTS),
-        (Rung(name=method_title(tuned), eval=f"{tuned}-eval", train=tuned), 0),
+class Ladder(Record):
+    """What a climb is asked besides the recipe.
+
+    `models` climb besides the recipe's own. `target` is (metric, value) at which a climb ends. `rows` are the test
+    rows at most. "Cheapest" is counted over `requests`; `price` is what an hour of this machine costs. `worth` is the
+    least difference of the metric that is worth paying for. `shots` are the numbers of examples tried for few-shot.
+    """
+
+    models: tuple[str, ...] = ()
+    target: tuple[str, float] | None = None
+    rows: PositiveInt | None = None
+    requests: PositiveInt = 1000
+    price: NonNegativeFloat | None = None
+    worth: NonNegativeFloat = 0.01
+    shots: tuple[Annotated[int, Field(ge=2)], ...] = (2, 4, 8)
+
+
+def ladder(recipe: Recipe, asked: Ladder, task: Task) -> list[list[Step]]:
+    """Lay out the rungs of each model, cheapest first."""
+    models = list(dict.fromkeys((recipe.model, *asked.models)))
+    return [_rungs(recipe.model_copy(update={"model": model}), asked, task, len(models) > 1) for model in models]
+
+
+def _rungs(recipe: Recipe, asked: Ladder, task: Task, several: bool) -> list[Step]:
+    """Lay out one model's rungs. What is told of a method or its rate in the recipe is told of that rung alone."""
+    model = recipe.model
+    short = model.rstrip("/").rpartition("/")[2]
+    aside = f" ({short})" if several else ""
+    inside = f"{short}/" if several else ""
+    prompts: list[tuple[Kind, tuple[int, ...]]] = [("zero-shot", (0,)), ("one-shot", (1,)), ("few-shot", asked.shots)]
+    steps = [Step(kind + aside, kind, model, inside + kind, shots) for kind, shots in prompts if shots]
+    own = recipe.method.name
+    tunings: list[tuple[Kind, Method]] = [
+        ("prompt_tuning", PromptTuning()),
+        ("method", recipe.method),
+        ("full", Full()),
     ]
+    for kind, method in tunings:
+        if kind == "method" and own in ("prompt_tuning", "full"):
+            continue
+        made = tuned(recipe, recipe.method if method.name == own else method, task)
+        steps.append(Step(method_title(method.name) + aside, kind, model, inside + method.name, (), made))
+    return steps
 
 
-def _goal(metrics: Sequence[str], target: tuple[str, float] | None) -> float | None:
-    """Check that the target is of the metric the climb is decided by."""
-    if target is None:
-        return None
-    name, value = target
-    metric(name)
-    if name != metrics[0]:
-        raise ConfigError(
-            f"--target {name}: the climb is decided by the task's first metric", fix=suggest(name, [metrics[0]])
-        )
-    return value
+def tuned(recipe: Recipe, method: Method, task: Task) -> Recipe:
+    """Give the recipe of one tuning: its own rate unless the recipe's is that of this method, patience if it can be."""
+    train = recipe.train
+    if method.name != recipe.method.name:
+        train = train.model_copy(update={"learning_rate": "auto"})
+    if "validation" not in task.splits():
+        train = train.model_copy(update={"patience": 0})
+    return recipe.model_copy(update={"method": method, "train": train})
 
 
-def _take(rung: Rung, question: Question, recipe: Recipe, folder: Path, command: Sequence[str]) -> Run:
-    """Train if the rung asks for it, then evaluate."""
-    target = recipe.model
-    if rung.train:
-        facts = train(recipe, folder / rung.train, command=command).summary()
-        if facts.stopped_early:
-            raise RunError(
-                f"{folder / rung.train}: training was stopped at step {facts.steps} of {facts.planned_steps}",
-                fix=f"what was learned is kept: tunesmith eval {folder / rung.train} --task {recipe.task} --out NEW",
-            )
-        target = str(folder / rung.train)
-    return evaluate(target, question, folder / rung.eval, command)
-
-
-def _forgot(folder: Path, rung: Rung) -> bool:
-    """Tell whether a rung's training came to its end but forgot more than it may."""
-    lost = Run(folder / rung.train).forgetting() if rung.train else None
-    return lost is not None and lost.passed is False
-
-
-def _line(rung: Rung, run: Run) -> str:
-    scores = "  ".join(f"{s.metric} {s.value:.3f} [{s.low:.3f}, {s.high:.3f}]" for s in run.scores())
-    return f"{rung.name:<10} {scores}  {run.summary().prompt_tokens:.0f} tokens per request"
-
-
-def _conclude(root: Run, rungs: Sequence[Rung], verdict: Verdict, say: Callable[[str], None]) -> None:
-    root.write_json("rungs.json", [rung.model_dump() for rung in rungs])
-    root.write_json("verdict.json", verdict.model_dump())
-    for reason in verdict.reasons:
-        say(reason)
-    say(verdict.sentence)
-    write_report([root], root.folder / "report.html")
-    root.write_text("DONE", "")
+def below(names: Sequence[str], steps: Sequence[Step], step: Step) -> str | None:
+    """Name the rung of the same model that was taken before this one."""
+    same = [one.name for one in steps if one.model == step.model and one.name in names and one.name != step.name]
+    return same[-1] if same else None

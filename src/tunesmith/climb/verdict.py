@@ -1,43 +1,75 @@
-"""The verdict: the cheapest rung that no other rung beats."""
+"""The verdict: which rungs are good enough, and which of those is the cheapest. Pure: scores, tests and costs in.
 
-from collections.abc import Sequence
+The rules, in their order:
 
-from tunesmith.config import Record
+1. Every pair of rungs is tested on the same rows by the metric that decides, and all p-values are corrected together
+   by Holm's method: the chance that any of the differences that are called real is none stays below 5 %.
+2. A rung is good enough if it reaches the target; without one, or if none does, if no other is significantly better.
+3. Of those the cheapest is taken: by the time of making it once and answering a number of requests.
+4. All weights are not tuned where tuning some of them gained, at best, less than what a gain is worth; and the climb
+   ends where there is less than that left to gain, or with the first rung that reaches the target.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
 from tunesmith.metrics import LOWER_IS_BETTER
-from tunesmith.reporting.compare import Comparison, compare
-from tunesmith.reporting.numbers import metric_title, p_value, signed
+from tunesmith.metrics.interval import holm
+from tunesmith.reporting.compare import Comparison
+from tunesmith.reporting.numbers import duration, fixed, metric_title, p_value, signed, whole
 from tunesmith.runs.records import Score
-from tunesmith.runs.run import Run
+from tunesmith.runs.rungs import BreakEven, Contrast, Cost, Rung, Verdict
+
+LEVEL = 0.05
 
 
-class Rung(Record):
-    """One step of the ladder: its name and the folders of its runs, relative to the climb."""
+def corrected(tests: Mapping[tuple[str, str], Comparison]) -> tuple[Contrast, ...]:
+    """Correct the tests of a climb together; the keys are (rung, rung below)."""
+    adjusted = holm([test.p for test in tests.values()])
+    return tuple(
+        Contrast(
+            rung=rung,
+            below=below,
+            **test.model_dump(include={"metric", "difference", "low", "high", "p", "n"}),
+            corrected=p,
+            verdict=_verdict(test, p),
+        )
+        for ((rung, below), test), p in zip(tests.items(), adjusted, strict=True)
+    )
 
-    name: str
-    eval: str
-    train: str | None = None
+
+def _verdict(test: Comparison, p: float) -> str:
+    if p >= LEVEL:
+        return "undecided"
+    return "better" if (test.difference < 0) == (test.metric in LOWER_IS_BETTER) else "worse"
 
 
-class Verdict(Record):
-    """Which rung to take, in one sentence, and the comparisons behind it."""
-
-    recommended: str
-    sentence: str
-    reasons: tuple[str, ...]
-
-
-def decide(rungs: Sequence[Rung], runs: Sequence[Run], target: float | None = None) -> Verdict:
-    """Recommend a rung by the first metric; `rungs` go from cheap to expensive.
-
-    Take the cheapest rung that reaches `target`; otherwise the cheapest that no
-    dearer rung beats significantly (paired test, p < 0.05).
-    """
-    scores = [run.scores()[0] for run in runs]
-    reached = [i for i, score in enumerate(scores) if target is not None and reaches(score, target)]
-    chosen = reached[0] if reached else _unbeaten(runs)
-    reasons = [_reason(rungs, i, j, runs) for i in range(len(runs)) for j in range(i)]
+def decide(
+    rungs: Sequence[Rung],
+    scores: Sequence[Score],
+    contrasts: Sequence[Contrast],
+    target: float | None,
+    costing: tuple[int, float | None],
+    stopped: str | None = None,
+) -> Verdict:
+    """Recommend one of the rungs that were taken, each with its main score; `costing` is (requests, price per hour)."""
+    requests, price = costing
+    names = [rung.name for rung in rungs]
+    reached = [name for name, score in zip(names, scores, strict=True) if target is not None and reaches(score, target)]
+    good = reached or unbeaten(names, contrasts)
+    costs = {rung.name: rung.cost or Cost() for rung in rungs}
+    chosen = min(good, key=lambda name: costs[name].seconds(requests))
+    score = scores[names.index(chosen)]
     return Verdict(
-        recommended=rungs[chosen].name, sentence=_sentence(rungs, scores, chosen, target), reasons=tuple(reasons)
+        recommended=chosen,
+        sentence=_sentence(chosen, score, good, target, requests) + _paid(chosen, costs, contrasts),
+        reasons=tuple(map(reason, contrasts)),
+        good=tuple(good),
+        requests=requests,
+        price=price,
+        stopped=stopped,
+        contrasts=tuple(contrasts),
+        break_evens=break_evens(costs),
     )
 
 
@@ -46,34 +78,90 @@ def reaches(score: Score, target: float) -> bool:
     return score.value <= target if score.metric in LOWER_IS_BETTER else score.value >= target
 
 
-def _unbeaten(runs: Sequence[Run]) -> int:
-    """Find the first rung that no later rung beats."""
-    return next(
-        i for i in range(len(runs)) if not any(_main(runs[i], dearer).verdict() == "better" for dearer in runs[i + 1 :])
-    )
+def unbeaten(names: Sequence[str], contrasts: Sequence[Contrast]) -> list[str]:
+    """Name the rungs that no other one is significantly better than."""
+    beaten = {one.below for one in contrasts if one.verdict == "better"}
+    beaten |= {one.rung for one in contrasts if one.verdict == "worse"}
+    return [name for name in names if name not in beaten]
 
 
-def _main(a: Run, b: Run) -> Comparison:
-    return compare(a, b)[0]
+def best(scores: Mapping[str, Score]) -> str:
+    """Name the rung with the best score, of equal ones the first."""
+    sign = -1 if next(iter(scores.values())).metric in LOWER_IS_BETTER else 1
+    return max(scores, key=lambda name: sign * scores[name].value)
 
 
-def _reason(rungs: Sequence[Rung], i: int, j: int, runs: Sequence[Run]) -> str:
-    found = _main(runs[j], runs[i])
-    word = {"better": "better than", "worse": "worse than", "undecided": "not clearly different from"}[found.verdict()]
+def break_evens(costs: Mapping[str, Cost]) -> tuple[BreakEven, ...]:
+    """Say of each pair from how many requests on the one that is dearer to make is the cheaper in all.
+
+    Making it takes m seconds more, a request d seconds less: m / d requests. None where a request takes no less.
+    """
+    found = []
+    for a, b in combinations(costs, 2):
+        than, rung = sorted((a, b), key=lambda name: costs[name].making_seconds)
+        more = costs[rung].making_seconds - costs[than].making_seconds
+        less = costs[than].request_seconds - costs[rung].request_seconds
+        if more > 0:
+            found.append(BreakEven(rung=rung, than=than, requests=more / less if less > 0 else None))
+    return tuple(found)
+
+
+def not_worth(best: Score, last: Contrast | None, worth: float) -> str | None:
+    """Say why nothing dearer is tried after a tuned rung; None if it should be.
+
+    `best` is the best score so far, `last` the tuned rung against the best one
+    below it, `worth` the least difference of the metric that is worth paying for.
+    """
+    title = metric_title(best.metric)
+    left = best.value if best.metric in LOWER_IS_BETTER else 1 - best.value  # every metric ends at 0 or 1
+    if left < worth:
+        return f"{title} is {fixed(best.value)}: less than {worth:g} is left to gain"
+    if last is not None:
+        gain = -last.low if last.metric in LOWER_IS_BETTER else last.high
+        if gain < worth:
+            return f"{last.rung} gains at best {signed(gain)} {title} over {last.below}, less than {worth:g}"
+    return None
+
+
+def reason(contrast: Contrast) -> str:
+    """Write one test in words."""
+    word = {"better": "better than", "worse": "worse than", "undecided": "not clearly different from"}
     return (
-        f"{rungs[i].name} is {word} {rungs[j].name}: {metric_title(found.metric)} {signed(found.difference)} "
-        f"[{signed(found.low)}, {signed(found.high)}], {p_value(found.p)}"
+        f"{contrast.rung} is {word[contrast.verdict]} {contrast.below}: {metric_title(contrast.metric)} "
+        f"{signed(contrast.difference)} [{signed(contrast.low)}, {signed(contrast.high)}], "
+        f"{p_value(contrast.corrected)}"
     )
 
 
-def _sentence(rungs: Sequence[Rung], scores: Sequence[Score], chosen: int, target: float | None) -> str:
-    score = scores[chosen]
+def _sentence(chosen: str, score: Score, good: Sequence[str], target: float | None, requests: int) -> str:
     told = f"{metric_title(score.metric)} {score.value:.3f} [{score.low:.3f}, {score.high:.3f}]"
-    value = f"{told} on {score.n} {score.split} rows"
+    value = f"It has {told} on {score.n} {score.split} rows."
+    others = [name for name in good if name != chosen]
+    over = f"over {whole(requests)} requests"
     if target is not None and reaches(score, target):
-        return f"Take {rungs[chosen].name}: it is the cheapest rung that reaches {target:g}, with {value}."
+        which = f"it is the cheapest {over} of those that reach {target:g}" if others else f"it reaches {target:g}"
+        return f"Take {chosen}: {which}. {value}"
     missed = f" No rung reaches the target of {target:g}." if target is not None else ""
-    if chosen == len(rungs) - 1:
-        beaten = "every cheaper rung is significantly beaten by a more expensive one"
-        return f"Take {rungs[chosen].name}: {beaten}; it has {value}.{missed}"
-    return f"Take {rungs[chosen].name}: no more expensive rung is significantly better; it has {value}.{missed}"
+    if not others:
+        return f"Take {chosen}: every other rung is significantly beaten. {value}{missed}"
+    as_good = f"{_listed(others)} {'is' if len(others) == 1 else 'are'} not significantly better"
+    return f"Take {chosen}: {as_good}, and it is the cheapest of them {over}. {value}{missed}"
+
+
+def _paid(chosen: str, costs: Mapping[str, Cost], contrasts: Sequence[Contrast]) -> str:
+    """Say what a recommended training costs, and when it is paid by shorter prompts."""
+    if not costs[chosen].trained_parameters:
+        return ""
+    told = [one for one in break_evens(costs) if one.rung == chosen and one.requests is not None]
+    prompted = [one for one in told if not costs[one.than].trained_parameters]
+    made = f" Making it took {duration(costs[chosen].making_seconds)}"
+    if not prompted:
+        return made + "."
+    soonest = min(prompted, key=lambda one: one.requests or 0.0)
+    return (
+        f"{made}, paid back against {soonest.than} after {whole(soonest.requests or 0.0)} requests by shorter prompts."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -182,4 +182,5 @@ def _summary(model: Model, answers: Sequence[Answer], count: responses.Count, se
         tied_answers=sum(bool(answer.tied) for answer in answers),
         requests=count.asked,
         cached_answers=count.cached,
+        engine_seconds=count.seconds,
     )

@@ -13,11 +13,13 @@ $TUNESMITH_RESPONSES names the file, or is `off`; without it the file lies in th
 import hashlib
 import json
 import os
+import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -46,11 +48,13 @@ class Count:
     """What was asked in a block: `asked` answers, `cached` of them kept from before, `tokens` computed for the others.
 
     Equal requests are computed once, and a context that several continuations share is read once: so they count.
+    `seconds` is what computing all of them took: now, or when those that are kept were made.
     """
 
     asked: int = 0
     cached: int = 0
     tokens: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,9 @@ def generate(
     settings = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
     limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
     if any(one.n > 1 for one in settings):
-        return _several(generating.generate(model, prompts, max_new_tokens, on_batch, adapters, sampling), prompts)
+        return _several(
+            partial(generating.generate, model, prompts, max_new_tokens, on_batch, adapters, sampling), prompts
+        )
 
     def compute(rows: Sequence[int], progress: OnBatch) -> list[Generated]:
         own = [settings[i] for i in rows]
@@ -113,9 +119,12 @@ def generate(
     return found.answers
 
 
-def _several(answers: list[Generated], prompts: Sequence[Asked]) -> list[Generated]:
+def _several(compute: Callable[[], list[Generated]], prompts: Sequence[Asked]) -> list[Generated]:
+    started = time.perf_counter()
+    answers = compute()
+    seconds = time.perf_counter() - started
     tokens = sum(len(ids) for _, ids in prompts) + sum(len(one.ids) for one in answers)
-    _count(_Found(answers, list(range(len(answers)))), tokens)
+    _count(_Found(answers, list(range(len(answers))), seconds), tokens)
     return answers
 
 
@@ -150,17 +159,29 @@ class _Work(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """The answers in the order asked, which of them the engine has computed, and how many were kept from before."""
+    """The answers in the order asked, which of them the engine has computed, and how many were kept from before.
+
+    `seconds` is what computing took, of those that are kept as well.
+    """
 
     answers: list[Any]
     computed: list[int]
+    seconds: float
     cached: int = 0
+
+
+class _Kept(NamedTuple):
+    """An answer that has been made, and its share of the seconds that its batches took."""
+
+    answer: Any
+    seconds: float
 
 
 def _answered(work: _Work, n: int, read: Callable[[dict[str, Any]], Any], on_batch: OnBatch) -> _Found:
     path, keys = _where(), work.keys
     if keys is None or path is None:
-        return _Found(work.compute(range(n), on_batch), list(range(n)))
+        made = _timed(work, range(n), on_batch)
+        return _Found([one.answer for one in made], list(range(n)), sum(one.seconds for one in made))
     with opened(path) as store:
         found = {} if _fresh() else _kept(store, keys, read)
         firsts = list({keys[i]: i for i in sorted(range(n), key=work.rank)}.values())  # equal requests, one answer
@@ -169,10 +190,19 @@ def _answered(work: _Work, n: int, read: Callable[[dict[str, Any]], Any], on_bat
         if on_batch and len(computed) < n:
             on_batch(n - len(computed))
         for rows in _parts(firsts, set(computed), work.part):
-            made = work.compute(rows, on_batch)
-            store.put({keys[i]: _written(one) for i, one in zip(rows, made, strict=True)})
-            found.update((keys[i], one) for i, one in zip(rows, made, strict=True))
-    return _Found([found[key] for key in keys], computed, cached)
+            new = dict(zip((keys[i] for i in rows), _timed(work, rows, on_batch), strict=True))
+            store.put({key: _written(one) for key, one in new.items()})
+            found |= new
+    seconds = sum(found[keys[i]].seconds for i in firsts)
+    return _Found([found[key].answer for key in keys], computed, seconds, cached)
+
+
+def _timed(work: _Work, rows: Sequence[int], on_batch: OnBatch) -> list[_Kept]:
+    """Compute some answers; each has the same share of the time that all of them took."""
+    started = time.perf_counter()
+    made = work.compute(rows, on_batch)
+    each = (time.perf_counter() - started) / max(1, len(rows))
+    return [_Kept(answer, each) for answer in made]
 
 
 def _parts(order: Sequence[int], missing: set[int], size: int) -> Iterator[list[int]]:
@@ -223,13 +253,15 @@ def _settings(max_new_tokens: int, sampling: Sampling, prompt: Asked) -> list[An
     return ["generate", max_new_tokens, list(sampling.stop), drawn if sampling.temperature else None]
 
 
-def _kept(store: Store, keys: Sequence[bytes], read: Callable[[dict[str, Any]], Any]) -> dict[bytes, Any]:
-    return {key: read(json.loads(value)) for key, value in store.get(keys).items()}
+def _kept(store: Store, keys: Sequence[bytes], read: Callable[[dict[str, Any]], Any]) -> dict[bytes, _Kept]:
+    told = {key: json.loads(value) for key, value in store.get(keys).items()}
+    return {key: _Kept(read(values["answer"]), values["seconds"]) for key, values in told.items()}
 
 
-def _written(answer: Generated | LogLikelihood) -> bytes:
+def _written(kept: _Kept) -> bytes:
+    answer = kept.answer
     values = asdict(answer) if isinstance(answer, Generated) else answer._asdict()
-    return json.dumps(values).encode()
+    return json.dumps({"answer": values, "seconds": kept.seconds}).encode()
 
 
 def _generated(values: dict[str, Any]) -> Generated:
@@ -246,3 +278,4 @@ def _count(found: _Found, tokens: int) -> None:
         block.count.asked += len(found.answers)
         block.count.cached += found.cached
         block.count.tokens += tokens
+        block.count.seconds += found.seconds

@@ -11,7 +11,7 @@ from tunesmith.metrics import LOWER_IS_BETTER, metric
 from tunesmith.metrics.interval import paired
 from tunesmith.metrics.loss import CHOICE_LOSS, NATS_PER_TOKEN
 from tunesmith.metrics.metric import Metric, Stats
-from tunesmith.runs.records import Ability, Answer
+from tunesmith.runs.records import Ability, Answer, Score
 from tunesmith.runs.run import Run
 
 METHOD_TITLES = {
@@ -99,6 +99,12 @@ def compare(a: Run, b: Run) -> list[Comparison]:
     return [*chosen, *(found for task in tasks for found in _compare_task(a, b, task))]
 
 
+def compare_on(a: Run, b: Run, score: Score) -> Comparison:
+    """Compare run `b` with run `a` by the one metric of `score`, which is `a`'s. Raises RunError for different rows."""
+    ours, theirs = _matched(a, b, score.task)
+    return _difference(score.task, score.metric, language(a, score.task), ours, theirs)
+
+
 def _compare_choices(a: Run, b: Run) -> list[Comparison]:
     """Compare the shares of questions whose likeliest choice is right (McNemar), protocol by protocol."""
     theirs = {one.task: one for one in b.protocols()}
@@ -152,14 +158,19 @@ def _compare_ability(a: Run, b: Run, ability: Ability) -> Comparison | None:
     return _difference(task, ability.metric, ability.language, ours, [answers[one.id] for one in ours])
 
 
-def _compare_task(a: Run, b: Run, task: str) -> list[Comparison]:
+def _matched(a: Run, b: Run, task: str) -> tuple[list[Answer], list[Answer]]:
+    """Give the answers of both to the same rows, in the order of `a`."""
     ours, theirs = a.answers(task), {answer.id: answer for answer in b.answers(task)}
     if {answer.id for answer in ours} != set(theirs):
         raise RunError(
             f"{a.folder} and {b.folder} answered different rows of '{task}'",
             fix="evaluate both with the same --split, --limit and --seed",
         )
-    matched = [theirs[answer.id] for answer in ours]
+    return ours, [theirs[answer.id] for answer in ours]
+
+
+def _compare_task(a: Run, b: Run, task: str) -> list[Comparison]:
+    ours, matched = _matched(a, b, task)
     values = {(score.metric, score.task): score.value for score in b.scores()}
     return [
         _difference(task, score.metric, language(a, task), ours, matched)

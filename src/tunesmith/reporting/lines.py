@@ -1,9 +1,13 @@
 """What the command line says of a run: lines of text, computed from its folder."""
 
+from pathlib import Path
+
 from tunesmith.reporting.compare import Comparison, compare, label
 from tunesmith.reporting.forgotten import lines, task_losses
+from tunesmith.reporting.numbers import duration, p_value, percent, signed, whole
 from tunesmith.runs.records import Summary
 from tunesmith.runs.run import Run
+from tunesmith.runs.rungs import Contrast, Cost, Rung
 
 
 def train_lines(run: Run) -> list[str]:
@@ -53,6 +57,29 @@ def _answering(facts: Summary) -> list[str]:
         "drawn": facts.tied_answers,
     }
     return [line for line, so in told.items() if so]
+
+
+def rung_line(rung: Rung, run: Run, against: Contrast | None, price: float | None = None) -> str:
+    """Say of a rung of a climb how good it is, how it stands to the rung below, what it cost, and what it forgot."""
+    cost = rung.cost or Cost()
+    scores = "  ".join(f"{one.metric} {one.value:.3f} [{one.low:.3f}, {one.high:.3f}]" for one in run.scores())
+    told = [f"{rung.name}{f' ({rung.shots} examples)' if rung.shots > 1 else ''}", scores]
+    if against:
+        told.append(
+            f"{against.verdict} than {against.below}" if against.verdict != "undecided" else f"as {against.below}"
+        )
+        told[-1] += f", {signed(against.difference)}, {p_value(against.corrected)}"
+    lines = ["  ".join(told[:2]), *(f"  {one}" for one in told[2:])]
+    thousand = 1000 * cost.request_seconds
+    money = f" ({price * thousand / 3600:.2f} at {price:g} an hour)" if price else ""
+    made = f"made in {duration(cost.making_seconds)}; " if cost.making_seconds else ""
+    lines.append(
+        f"  {made}1,000 requests take {duration(thousand)}{money}, {whole(cost.prompt_tokens)} prompt tokens each"
+    )
+    kept = Run(run.folder.parent / Path(rung.train).name).forgetting() if rung.train else None
+    if kept and kept.retained is not None:
+        lines[-1] += f"; {percent(kept.retained)} of what the base could do is left"
+    return "\n".join(lines)
 
 
 def compare_lines(first: Run, other: Run) -> list[str]:

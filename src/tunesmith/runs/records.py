@@ -223,7 +223,8 @@ class Summary(Record):
 
     Tokens are real ones, never padding. `prompt_tokens` is the mean per request.
     `requests` went to the engine, one for each choice or text; `cached_answers` of them were kept from before and
-    not computed, and only what was computed counts in `tokens_per_second`.
+    not computed, and only what was computed counts in `tokens_per_second`; `engine_seconds` is what computing all of
+    them took, of those that were kept when they were made.
     `own_forward`: the fast forward pass did not give this model's logits, and its own was used.
     """
 
@@ -246,6 +247,7 @@ class Summary(Record):
     empty_answers: int | None = None
     requests: int | None = None
     cached_answers: int | None = None
+    engine_seconds: float | None = None
     tied_answers: int | None = None
     stopped_early: bool = False
     stopped_by: str | None = None

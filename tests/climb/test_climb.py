@@ -1,0 +1,197 @@
+"""The climb end to end, on real small models: every rung, its rules, killed and resumed."""
+
+import json
+
+import pytest
+
+from tunesmith.climb import climb as module
+from tunesmith.climb.climb import climb
+from tunesmith.climb.ladder import Ladder, ladder
+from tunesmith.data.task import load_task
+from tunesmith.errors import ConfigError, DataError, FitError, RunError
+from tunesmith.recipe import make_recipe
+from tunesmith.runs.run import Run
+from tunesmith.runs.rungs import rungs_of, verdict_of
+
+NAMES = ["zero-shot", "one-shot", "few-shot", "prompt tuning", "LoRA", "full fine-tuning"]
+QUICK = ("train.batch_tokens=512", "forgetting.tasks=[]", "forgetting.text=false", "limit.validation=8")
+ASKED = Ladder(rows=12, shots=(2, 3))
+
+
+def recipe_for(folder, *settings, **values):
+    base = {"model": str(folder), "dtype": "float32", "length": {"max_tokens": 256}, "template": "say", **values}
+    return make_recipe(base, (*QUICK, *settings))
+
+
+def facts(run):
+    """Give what a climb found, without what it took."""
+    rungs = [rung.model_dump(exclude={"cost"}) for rung in rungs_of(run)]
+    tokens = [rung.cost and (rung.cost.prompt_tokens, rung.cost.answer_tokens) for rung in rungs_of(run)]
+    verdict = verdict_of(run)
+    scores = [Run.open(run.folder / rung.eval).scores() for rung in rungs_of(run) if rung.eval]
+    return rungs, tokens, scores, verdict.contrasts, verdict.good, verdict.stopped
+
+
+@pytest.fixture
+def climbed(tiny, colours_file, tmp_path):
+    said = []
+    recipe = recipe_for(tiny("chat"), "train.epochs=2", "train.patience=1", task=str(colours_file))
+    return climb(recipe, tmp_path / "climb", ASKED, ["tunesmith", "climb"], said.append), recipe, said
+
+
+def test_a_climb_takes_every_rung_and_says_which(climbed):
+    run, _, said = climbed
+    rungs, verdict = rungs_of(run), verdict_of(run)
+    assert [rung.name for rung in rungs] == NAMES
+    taken = [rung for rung in rungs if rung.eval]
+    for rung in taken:
+        assert Run.open(run.folder / rung.eval).done
+        assert rung.cost.request_seconds > 0
+    assert len(verdict.contrasts) == len(taken) * (len(taken) - 1) / 2
+    assert all(one.corrected >= one.p for one in verdict.contrasts)
+    assert said[-1] == verdict.sentence
+    assert sum("tokens each" in line for line in said) == len(taken)
+    assert (run.folder / "DONE").exists()
+    assert verdict.recommended in (run.folder / "report.html").read_text()
+    assert run.provenance()["command"] == "tunesmith climb"
+
+
+def test_examples_are_chosen_on_validation_rows_and_scored_once_on_test(climbed):
+    run, _, _ = climbed
+    few = rungs_of(run)[2]
+    assert {one.n for one in few.tried} == {8}
+    best = max(few.tried, key=lambda one: one.value)
+    assert few.shots == best.shots
+    tested = [path.parent.name for path in run.folder.rglob("scores.jsonl") if '"split":"test"' in path.read_text()]
+    assert sorted(tested) == sorted(rung.eval for rung in rungs_of(run) if rung.eval)
+    assert few.cost.making_seconds > 0 == rungs_of(run)[0].cost.making_seconds
+
+
+def test_prompts_of_more_examples_are_longer_and_every_question_sees_the_same(climbed):
+    run, _, _ = climbed
+    tokens = [rung.cost.prompt_tokens for rung in rungs_of(run)[:3]]
+    assert tokens == sorted(tokens) and tokens[0] < tokens[2]
+    answers = Run.open(run.folder / "one-shot").answers("colours")
+    assert len({answer.prompt.replace(answer.question, "") for answer in answers}) == 1
+
+
+def test_the_cost_of_a_tuned_rung_is_that_of_its_training(climbed):
+    run, _, _ = climbed
+    lora = rungs_of(run)[4]
+    told = Run.open(run.folder / lora.train).summary()
+    assert lora.cost.making_seconds == told.seconds
+    assert lora.cost.trained_parameters == told.trainable_parameters > 0
+    assert lora.cost.prompt_tokens == rungs_of(run)[0].cost.prompt_tokens
+
+
+@pytest.mark.parametrize("place", ["one-shot", "few-shot", "lora", "lora-eval", "verdict.json"])
+def test_a_climb_killed_anywhere_and_resumed_ends_as_if_it_never_was(climbed, tmp_path, monkeypatch, place):
+    whole, recipe, _ = climbed
+    real = Run.write_text
+
+    def dying(self, name, text):
+        path = self.folder / name
+        if place in path.relative_to(tmp_path).parts[1:] and name in ("scores.jsonl", "verdict.json", "summary.json"):
+            raise KeyboardInterrupt
+        real(self, name, text)
+
+    monkeypatch.setattr(Run, "write_text", dying)
+    with pytest.raises(KeyboardInterrupt):
+        climb(recipe, tmp_path / "cut", ASKED, say=lambda _: None)
+    monkeypatch.setattr(Run, "write_text", real)
+    with pytest.raises(RunError, match="not empty"):
+        climb(recipe, tmp_path / "cut", ASKED, say=lambda _: None)
+    resumed = climb(recipe, tmp_path / "cut", ASKED, say=lambda _: None, resume=True)
+    assert facts(resumed) == facts(whole)
+
+
+def test_a_finished_climb_is_given_back_and_another_one_is_refused(climbed, tmp_path):
+    run, recipe, _ = climbed
+    before = (run.folder / "verdict.json").read_bytes()
+    assert climb(recipe, run.folder, ASKED, say=lambda _: None, resume=True).folder == run.folder
+    assert (run.folder / "verdict.json").read_bytes() == before
+    (run.folder / "DONE").unlink()
+    with pytest.raises(RunError, match="asked something else"):
+        climb(recipe, run.folder, ASKED.model_copy(update={"rows": 5}), say=lambda _: None, resume=True)
+
+
+def test_a_climb_stops_at_the_first_rung_that_reaches_the_target(tiny, colours_file, tmp_path):
+    recipe = recipe_for(tiny("chat"), task=str(colours_file))
+    told = []
+    run = climb(recipe, tmp_path / "climb", ASKED.model_copy(update={"target": ("exact_match", 0.0)}), say=told.append)
+    rungs, verdict = rungs_of(run), verdict_of(run)
+    assert [rung.passed_over is None for rung in rungs] == [True] + [False] * 5
+    assert "zero-shot reaches 0" in rungs[1].passed_over == verdict.stopped
+    assert "it reaches 0" in verdict.sentence
+    with pytest.raises(ConfigError, match="first metric"):
+        climb(recipe, tmp_path / "other", ASKED.model_copy(update={"target": ("rouge1", 0.5)}))
+
+
+def test_full_tuning_is_passed_over_where_lora_gains_less_than_is_worth_paying_for(tiny, colours_file, tmp_path):
+    recipe = recipe_for(tiny("chat"), "limit.train=8", task=str(colours_file))
+    run = climb(recipe, tmp_path / "climb", ASKED.model_copy(update={"worth": 0.9}), say=lambda _: None)
+    last = rungs_of(run)[-1]
+    assert last.name == "full fine-tuning"
+    assert "less than 0.9" in last.passed_over
+    assert last.eval is last.cost is None
+    assert not (run.folder / "full").exists()
+
+
+def test_a_rung_that_does_not_fit_is_passed_over_aloud(tiny, colours, tmp_path):
+    long = colours.templates[0].model_copy(update={"prompt": "{{ thing }} {{ colour }}? " + "so and so " * 40})
+    path = tmp_path / "long.yaml"
+    path.write_text(colours.model_copy(update={"templates": (long,)}).to_yaml())
+    said = []
+    recipe = recipe_for(tiny("chat"), "length.max_tokens=512", "limit.train=8", "template=any", task=str(path))
+    run = climb(recipe, tmp_path / "climb", ASKED, say=said.append)
+    assert any(line.startswith("few-shot: passed over") for line in said)
+    few = rungs_of(run)[2]
+    assert few.passed_over and few.eval is None
+    assert [rung.name for rung in rungs_of(run)] == NAMES
+    assert "few-shot" in (run.folder / "report.html").read_text()
+
+
+def test_several_models_climb_side_by_side(tiny, colours_file, tmp_path):
+    recipe = recipe_for(tiny("chat"), "limit.train=8", task=str(colours_file))
+    other = str(tiny("neox"))
+    run = climb(recipe, tmp_path / "climb", ASKED.model_copy(update={"models": (other,)}), say=lambda _: None)
+    assert {rung.model for rung in rungs_of(run)} == {str(tiny("chat")), other}
+    names = [rung.name for rung in rungs_of(run)]
+    assert len(set(names)) == len(names) == 12
+    pairs = {(one.rung, one.below) for one in verdict_of(run).contrasts}
+    assert any("neox" in rung and "chat" in below for rung, below in pairs)
+
+
+def test_a_task_without_training_rows_climbs_by_its_prompt_alone(tiny, colours, tmp_path):
+    bare = colours.model_copy(update={"source": colours.source.model_copy(update={"train": None, "validation": None})})
+    path = tmp_path / "bare.yaml"
+    path.write_text(bare.to_yaml())
+    run = climb(recipe_for(tiny("chat"), task=str(path)), tmp_path / "climb", ASKED, say=lambda _: None)
+    assert [bool(rung.eval) for rung in rungs_of(run)] == [True] + [False] * 5
+    assert all("training rows" in rung.passed_over for rung in rungs_of(run)[1:])
+    no_test = colours.model_copy(update={"source": colours.source.model_copy(update={"test": None})})
+    path.write_text(no_test.to_yaml())
+    with pytest.raises(DataError, match="no test rows"):
+        climb(recipe_for(tiny("chat"), task=str(path)), tmp_path / "other", ASKED)
+
+
+def test_what_is_told_of_a_method_is_told_of_its_rung_alone(colours_file):
+    recipe = recipe_for("m", "method=full", "train.learning_rate=1e-3", task=str(colours_file))
+    (steps,) = ladder(recipe, Ladder(), load_task(str(colours_file)))
+    assert [step.name for step in steps] == [name for name in NAMES if name != "LoRA"]
+    rates = [step.recipe.train.learning_rate for step in steps if step.recipe]
+    assert rates == ["auto", 1e-3]
+    (steps,) = ladder(recipe_for("m", "method=ia3", task=str(colours_file)), Ladder(), load_task(str(colours_file)))
+    assert [step.name for step in steps][3:] == ["prompt tuning", "IA3", "full fine-tuning"]
+
+
+def test_nothing_taken_is_said(tiny, colours_file, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise FitError("too long", fix="shorten it")
+
+    monkeypatch.setattr(module, "prompted", refuse)
+    monkeypatch.setattr(module, "trained", refuse)
+    with pytest.raises(FitError, match="no rung could be taken: too long"):
+        climb(recipe_for(tiny("chat"), task=str(colours_file)), tmp_path / "climb", ASKED, say=lambda _: None)
+    assert not (tmp_path / "climb" / "DONE").exists()
+    assert not json.loads((tmp_path / "climb" / "provenance.json").read_text()).get("nothing")

@@ -1,0 +1,101 @@
+"""The verdict by its rules, on made-up scores and costs worked out by hand."""
+
+import pytest
+
+from tunesmith.climb.verdict import best, break_evens, corrected, decide, not_worth, unbeaten
+from tunesmith.reporting.compare import Comparison
+from tunesmith.runs.records import Score
+from tunesmith.runs.rungs import Cost, Rung
+
+
+def score(value, metric="rouge1"):
+    told = {"task": "t", "split": "test", "shots": 0, "template": "a", "signature": "s"}
+    return Score(metric=metric, value=value, low=value - 0.02, high=value + 0.02, n=50, **told)
+
+
+def test_of(difference, p, metric="rouge1"):
+    ends = {"low": difference - 0.03, "high": difference + 0.03}
+    return Comparison(task="t", metric=metric, a=0.2, b=0.2 + difference, difference=difference, p=p, n=50, **ends)
+
+
+test_of.__test__ = False
+ZERO = Cost(request_seconds=0.5, prompt_tokens=100)
+FEW = Cost(making_seconds=60, request_seconds=2.0, prompt_tokens=900)
+LORA = Cost(making_seconds=600, request_seconds=0.5, prompt_tokens=100, trained_parameters=1000)
+RUNGS = [Rung(name=n, model="m", cost=c) for n, c in (("zero-shot", ZERO), ("few-shot", FEW), ("LoRA", LORA))]
+SCORES = [score(0.20), score(0.26), score(0.31)]
+
+
+def tests_of(*told):
+    pairs = [("few-shot", "zero-shot"), ("LoRA", "zero-shot"), ("LoRA", "few-shot")]
+    return corrected({pair: test_of(*one) for pair, one in zip(pairs, told, strict=True)})
+
+
+tests_of.__test__ = False
+
+
+def test_p_values_are_corrected_together_by_holm():
+    found = tests_of((0.06, 0.03), (0.11, 0.001), (0.05, 0.02))
+    # Sorted: .001 x 3, .02 x 2, .03 x 1, and never below an earlier one (Holm 1979).
+    assert [one.corrected for one in found] == pytest.approx([0.04, 0.003, 0.04])
+    assert [one.verdict for one in found] == ["better"] * 3
+    found = tests_of((0.06, 0.03), (0.11, 0.03), (0.05, 0.03))
+    assert [one.corrected for one in found] == pytest.approx([0.09] * 3)
+    assert {one.verdict for one in found} == {"undecided"}
+
+
+def test_a_lower_score_is_better_where_it_counts_errors():
+    found = corrected({("LoRA", "zero-shot"): test_of(-0.1, 0.001, "ter")})
+    assert found[0].verdict == "better"
+
+
+def test_the_rung_that_beats_all_others_is_taken_and_when_it_has_paid_is_said():
+    made = decide(RUNGS, SCORES, tests_of((0.06, 0.001), (0.11, 0.001), (0.05, 0.001)), None, (1000, None))
+    assert (made.recommended, made.good) == ("LoRA", ("LoRA",))
+    assert "every other rung is significantly beaten" in made.sentence
+    # 600 - 60 seconds more to make, 1.5 seconds less for a request.
+    assert "paid back against few-shot after 360 requests" in made.sentence
+
+
+def test_of_rungs_that_are_as_good_the_cheapest_over_the_requests_is_taken():
+    tests = tests_of((0.06, 0.001), (0.11, 0.001), (0.01, 0.6))
+    few, many = (decide(RUNGS, SCORES, tests, None, (n, None)) for n in (100, 1000))
+    assert few.good == many.good == ("few-shot", "LoRA")
+    assert few.recommended == "few-shot"  # 60 + 200 against 600 + 50 seconds
+    assert many.recommended == "LoRA"  # 60 + 2000 against 600 + 500
+    assert "few-shot is not significantly better, and it is the cheapest of them over 1,000 requests" in many.sentence
+
+
+def test_with_a_target_the_cheapest_rung_that_reaches_it_is_taken():
+    tests = tests_of((0.06, 0.001), (0.11, 0.001), (0.05, 0.001))
+    made = decide(RUNGS, SCORES, tests, 0.25, (100, None))
+    assert (made.recommended, made.good) == ("few-shot", ("few-shot", "LoRA"))
+    assert "of those that reach 0.25" in made.sentence
+    missed = decide(RUNGS, SCORES, tests, 0.9, (100, None))
+    assert missed.recommended == "LoRA"
+    assert "No rung reaches the target of 0.9" in missed.sentence
+
+
+def test_a_rung_below_may_beat_one_above():
+    contrasts = tests_of((-0.06, 0.001), (0.0, 0.9), (0.06, 0.001))
+    assert unbeaten(["zero-shot", "few-shot", "LoRA"], contrasts) == ["zero-shot", "LoRA"]
+
+
+def test_break_even_is_where_the_totals_cross():
+    found = {(one.rung, one.than): one.requests for one in break_evens({rung.name: rung.cost for rung in RUNGS})}
+    assert found == {("few-shot", "zero-shot"): None, ("LoRA", "zero-shot"): None, ("LoRA", "few-shot"): 360.0}
+    assert LORA.seconds(360) == pytest.approx(FEW.seconds(360))
+
+
+def test_full_tuning_is_not_worth_it_where_tuning_gained_too_little_at_best():
+    gained, useless = (corrected({("LoRA", "zero-shot"): test_of(d, 0.5)})[0] for d in (0.0, -0.025))
+    assert not_worth(score(0.3), gained, 0.01) is None  # up to +0.030
+    assert "LoRA gains at best +0.005 ROUGE-1 over zero-shot, less than 0.01" in not_worth(score(0.3), useless, 0.01)
+    assert "less than 0.01 is left to gain" in not_worth(score(0.995), None, 0.01)
+    assert not_worth(score(0.98), None, 0.01) is None
+    assert "left to gain" in not_worth(score(0.001, "unparsed"), None, 0.01)
+
+
+def test_the_best_score_is_the_lowest_where_it_counts_errors():
+    assert best({"a": score(0.3), "b": score(0.4), "c": score(0.4)}) == "b"
+    assert best({"a": score(0.3, "ter"), "b": score(0.2, "ter")}) == "b"
