@@ -2,7 +2,7 @@
 
 import pytest
 
-from tunesmith.climb.verdict import best, break_evens, corrected, decide, not_worth, unbeaten
+from tunesmith.climb.verdict import best, break_evens, cheapest, corrected, decide, not_worth, unbeaten
 from tunesmith.reporting.compare import Comparison
 from tunesmith.runs.records import Score
 from tunesmith.runs.rungs import Cost, Rung
@@ -64,6 +64,19 @@ def test_of_rungs_that_are_as_good_the_cheapest_over_the_requests_is_taken():
     assert few.recommended == "few-shot"  # 60 + 200 against 600 + 50 seconds
     assert many.recommended == "LoRA"  # 60 + 2000 against 600 + 500
     assert "few-shot is not significantly better, and it is the cheapest of them over 1,000 requests" in many.sentence
+
+
+def test_times_that_a_noisy_machine_cannot_tell_apart_do_not_decide():
+    costs = {
+        "LoRA": Cost(making_seconds=100, request_seconds=1.2, trained_parameters=10, prompt_tokens=100),
+        "full": Cost(making_seconds=200, request_seconds=1.0, trained_parameters=1000, prompt_tokens=100),
+        "few-shot": Cost(request_seconds=1.9, prompt_tokens=900),
+    }
+    assert cheapest(list(costs), costs, 1000) == "LoRA"  # 1300 against 1200 seconds: alike
+    assert cheapest(list(costs), costs, 100_000) == "LoRA"
+    slow = {**costs, "LoRA": costs["LoRA"].model_copy(update={"request_seconds": 1.3})}
+    assert cheapest(list(slow), slow, 100_000) == "full"
+    assert cheapest(list(costs), costs, 10) == "few-shot"
 
 
 def test_with_a_target_the_cheapest_rung_that_reaches_it_is_taken():

@@ -5,7 +5,9 @@ The rules, in their order:
 1. Every pair of rungs is tested on the same rows by the metric that decides, and all p-values are corrected together
    by Holm's method: the chance that any of the differences that are called real is none stays below 5 %.
 2. A rung is good enough if it reaches the target; without one, or if none does, if no other is significantly better.
-3. Of those the cheapest is taken: by the time of making it once and answering a number of requests.
+3. Of those the cheapest is taken: by the time of making it once and answering a number of requests. Times within a
+   quarter of the least count as the least, as a machine is no more constant than that; of those, the rung is taken that
+   trains the fewest weights, then the one with the shortest prompt.
 4. All weights are not tuned where tuning some of them gained, at best, less than what a gain is worth; and the climb
    ends where there is less than that left to gain, or with the first rung that reaches the target.
 """
@@ -21,6 +23,7 @@ from tunesmith.runs.records import Score
 from tunesmith.runs.rungs import BreakEven, Contrast, Cost, Rung, Verdict
 
 LEVEL = 0.05
+ALIKE = 1.25  # times the least
 
 
 def corrected(tests: Mapping[tuple[str, str], Comparison]) -> tuple[Contrast, ...]:
@@ -58,7 +61,7 @@ def decide(
     reached = [name for name, score in zip(names, scores, strict=True) if target is not None and reaches(score, target)]
     good = reached or unbeaten(names, contrasts)
     costs = {rung.name: rung.cost or Cost() for rung in rungs}
-    chosen = min(good, key=lambda name: costs[name].seconds(requests))
+    chosen = cheapest(good, costs, requests)
     score = scores[names.index(chosen)]
     return Verdict(
         recommended=chosen,
@@ -83,6 +86,13 @@ def unbeaten(names: Sequence[str], contrasts: Sequence[Contrast]) -> list[str]:
     beaten = {one.below for one in contrasts if one.verdict == "better"}
     beaten |= {one.rung for one in contrasts if one.verdict == "worse"}
     return [name for name in names if name not in beaten]
+
+
+def cheapest(names: Sequence[str], costs: Mapping[str, Cost], requests: int) -> str:
+    """Name the rung that takes the least time in all; of those that take about as little, the least trained one."""
+    least = min(costs[name].seconds(requests) for name in names)
+    alike = [name for name in names if costs[name].seconds(requests) <= ALIKE * least]
+    return min(alike, key=lambda name: (costs[name].trained_parameters, costs[name].prompt_tokens))
 
 
 def best(scores: Mapping[str, Score]) -> str:

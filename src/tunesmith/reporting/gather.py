@@ -10,6 +10,7 @@ from tunesmith.errors import RunError
 from tunesmith.reporting.compare import label, method_title
 from tunesmith.runs.records import Summary
 from tunesmith.runs.run import Run
+from tunesmith.runs.rungs import rungs_of
 
 
 @dataclass(frozen=True)
@@ -81,14 +82,12 @@ def _parts(run: Run) -> list[Run | Evaluated]:
 
 def _climbed(climb: Run) -> list[Run | Evaluated]:
     """Give the trainings and evaluations of a climb, from its first rung to its last."""
-    path = climb.folder / "rungs.json"
-    if not path.is_file():
-        raise RunError(f"{climb.folder}: the climb has not come to its end", fix="name the runs inside it instead")
     parts: list[Run | Evaluated] = []
-    for rung in json.loads(path.read_text(encoding="utf-8")):
-        trained = Run.open(climb.folder / rung["train"]) if rung["train"] else None
-        parts += [trained] if trained else []
-        parts.append(Evaluated(rung["name"], Run.open(climb.folder / rung["eval"]), trained))
+    for rung in rungs_of(climb):
+        if rung.eval is not None:
+            trained = Run.open(climb.folder / rung.train) if rung.train else None
+            parts += [trained] if trained else []
+            parts.append(Evaluated(rung.name, Run.open(climb.folder / rung.eval), trained))
     return parts
 
 
