@@ -65,7 +65,7 @@ def test_all_have_learned_the_same_number_of_rows(trained):
         assert sum(share.rows for share in shares) == ROWS * len(MIXED) * EPOCHS
     assert trained["one"].ledger().rows * EPOCHS * len(MIXED) == ROWS * len(MIXED) * EPOCHS
     read = {way: trained[way].ledger() for way in WAYS}
-    virtual = trained["prompt_tuning"].asked()["method"]["tokens"] * ROWS * len(MIXED) * EPOCHS
+    virtual = trained["prompt_tuning"].asked()["method"]["tokens"] * read["lora"].rows
     assert read["lora"].tokens == read["full"].tokens == read["prompt_tuning"].tokens - virtual
 
 
@@ -99,11 +99,15 @@ def test_many_tasks_at_once_forget_less_of_the_general_text_than_one(trained):
 
 
 @pytest.mark.parametrize("way", ["lora", "prompt_tuning"])
-def test_what_few_weights_forget_is_set_against_what_all_forget(trained, way):
-    """The classic claim is that few weights forget less."""
+def test_few_weights_forget_no_less_of_the_general_text_than_all_do(trained, way):
+    """The classic claim is that they forget less: here it is denied, for virtual tokens by far (docs/findings.md)."""
     text = text_lost(trained[way], trained["full"])
-    print(way, text, {name: run.forgetting().retained for name, run in trained.items() if run.forgetting()})
-    assert 0
+    assert text.verdict() == "worse"
+    assert text.low > 0
+    kept = {name: trained[name].forgetting().retained for name in (way, "full")}
+    assert kept[way] < kept["full"]
+    if way == "prompt_tuning":
+        assert text.difference > 5 * text_lost(trained["lora"], trained["full"]).difference
 
 
 def test_several_tasks_of_a_mixture_file_are_scored_in_one_run(trained, tmp_path):

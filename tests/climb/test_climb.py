@@ -143,7 +143,7 @@ def test_a_rung_that_does_not_fit_is_passed_over_aloud(tiny, colours, tmp_path):
     path.write_text(colours.model_copy(update={"templates": (long,)}).to_yaml())
     said = []
     recipe = recipe_for(tiny("chat"), "length.max_tokens=512", "limit.train=8", "template=any", task=str(path))
-    run = climb(recipe, tmp_path / "climb", ASKED, say=said.append)
+    run = climb(recipe, tmp_path / "climb", ASKED.model_copy(update={"shots": (3, 4)}), say=said.append)
     assert any(line.startswith("few-shot: passed over") for line in said)
     few = rungs_of(run)[2]
     assert few.passed_over and few.eval is None
