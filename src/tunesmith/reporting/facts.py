@@ -68,7 +68,10 @@ def _learned(run: Run) -> str:
 
 
 def _model(run: Run) -> str:
-    return str((provenance(run).get("model") or {}).get("name") or run.asked().get("model", ""))
+    """Name the model; of one that a training has saved whole, the model it was made from."""
+    asked, loaded = run.asked(), str((provenance(run).get("model") or {}).get("name") or "")
+    made = asked.get("adapter") and loaded.startswith(str(asked["adapter"]))
+    return str(asked.get("model", "") if made or not loaded else loaded)
 
 
 def asked(run: Run) -> dict[str, str]:

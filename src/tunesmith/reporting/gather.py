@@ -1,15 +1,14 @@
 """The runs of a report, sorted out: what was evaluated, what was trained for it, and a climb's parts."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tunesmith.errors import RunError
 from tunesmith.reporting.compare import label, method_title
 from tunesmith.runs.records import Summary
 from tunesmith.runs.run import Run
+from tunesmith.runs.rungs import Verdict, rungs_of, verdict_of
 
 
 @dataclass(frozen=True)
@@ -23,12 +22,15 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Gathered:
-    """The runs of a report: `trained` gives each training its name, `verdict` is empty if there is not exactly one."""
+    """The runs of a report: `trained` gives each training its name.
+
+    `verdict` is that of the one climb; None if there is not exactly one, as several would contradict each other.
+    """
 
     evaluated: tuple[Evaluated, ...]
     trained: Mapping[Run, str]
     climbs: tuple[Run, ...]
-    verdict: Mapping[str, Any]
+    verdict: Verdict | None
 
     def named(self) -> dict[Run, str]:
         """Give every run a name of its own, in the order to repeat them: a training before its evaluation."""
@@ -57,7 +59,8 @@ def gather(runs: Iterable[Run]) -> Gathered:
         for name, one in zip(names, found, strict=True)
     ]
     climbs = tuple(run for run in given if _verb(run) == "climb")
-    return Gathered(tuple(evaluated), dict(zip(trained, titles, strict=True)), climbs, _verdict(climbs))
+    verdict = verdict_of(climbs[0]) if len(climbs) == 1 else None
+    return Gathered(tuple(evaluated), dict(zip(trained, titles, strict=True)), climbs, verdict)
 
 
 def summary(run: Run) -> Summary | None:
@@ -81,22 +84,18 @@ def _parts(run: Run) -> list[Run | Evaluated]:
 
 def _climbed(climb: Run) -> list[Run | Evaluated]:
     """Give the trainings and evaluations of a climb, from its first rung to its last."""
-    path = climb.folder / "rungs.json"
-    if not path.is_file():
-        raise RunError(f"{climb.folder}: the climb has not come to its end", fix="name the runs inside it instead")
     parts: list[Run | Evaluated] = []
-    for rung in json.loads(path.read_text(encoding="utf-8")):
-        trained = Run.open(climb.folder / rung["train"]) if rung["train"] else None
+    for rung in rungs_of(climb):
+        trained = opened(climb, rung.train)
         parts += [trained] if trained else []
-        parts.append(Evaluated(rung["name"], Run.open(climb.folder / rung["eval"]), trained))
+        scored = opened(climb, rung.eval)
+        parts += [Evaluated(rung.name, scored, trained)] if scored else []
     return parts
 
 
-def _verdict(climbs: Sequence[Run]) -> dict[str, Any]:
-    """Give the verdict of the one climb; several would contradict each other."""
-    paths = [climb.folder / "verdict.json" for climb in climbs]
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
-    return dict(found[0]) if len(found) == 1 else {}
+def opened(climb: Run, folder: str | None) -> Run | None:
+    """Open a part of a climb by the folder that a rung names; None if it names none."""
+    return Run.open(climb.folder / folder) if folder else None
 
 
 def _maker(run: Run, trained: Sequence[Run]) -> Run | None:

@@ -69,6 +69,16 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def amount(money: float) -> str:
+    """Write an amount of money, in the currency of the price: 0.0042, 1.37, 260."""
+    return f"{money:,.0f}" if money >= 100 else f"{money:.2f}" if money >= 0.1 else f"{money:.2g}"
+
+
+def along(value: float, start: float, end: float) -> str:
+    """Give how far a value lies from `start` to `end`, as a style has it."""
+    return f"{100 * (value - start) / ((end - start) or 1.0):.2f}%"
+
+
 def metric_title(name: str) -> str:
     """Write a metric the way papers do: ROUGE-1, BLEU, exact match."""
     if name.startswith("rouge"):
