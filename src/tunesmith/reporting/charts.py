@@ -132,7 +132,7 @@ def _bars(found: Sequence[Bar], axis: str, width: float) -> Spec:
     whisker = {"x": {"field": "low", **x}, "x2": {"field": "high"}}
     number = {"x": {"field": "high", **x}, "text": {"field": "number"}}
     layers = [
-        {"mark": {"type": "bar", "cornerRadiusEnd": 2}, "encoding": {**shared, **bar}},
+        {"mark": {"type": "bar", "cornerRadiusEnd": 2, "opacity": 0.85}, "encoding": {**shared, **bar}},
         {"mark": {"type": "rule", "color": INK, "strokeWidth": 1.5}, "encoding": {**shared, **whisker}},
         {"mark": {"type": "text", "align": "left", "dx": 7, "fontSize": 12}, "encoding": {**shared, **number}},
     ]

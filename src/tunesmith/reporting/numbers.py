@@ -10,8 +10,8 @@ TITLES = {
 
 
 def fixed(value: float) -> str:
-    """Write a score or loss with three decimals."""
-    return f"{value:.3f}"
+    """Write a score or loss with three decimals, and a true minus."""
+    return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def signed(value: float) -> str:

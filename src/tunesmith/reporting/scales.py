@@ -38,8 +38,8 @@ class Scale:
 
     def scale(self) -> dict[str, Any]:
         """Give the scale as Vega-Lite has it."""
-        kind = "log" if self.log else "linear"
-        return {"type": kind, "domain": [self.low, self.high], "nice": False, "zero": False}
+        kind = {"type": "log"} if self.log else {"type": "linear", "zero": False}
+        return {**kind, "domain": [self.low, self.high], "nice": False}
 
     def axis(self, **more: Any) -> dict[str, Any]:
         """Give the axis as Vega-Lite has it, with the ticks in words."""
@@ -99,6 +99,7 @@ def straight(title: str, values: Sequence[float], most: int, percent: bool = Fal
     at = ticks(min(values) - span, max(values) + span, most)
     decimals = _decimals(at, percent)
     said = [f"{100 * tick:.{decimals}f} %" if percent else f"{tick:,.{decimals}f}" for tick in at]
+    said = [name.replace("-", "\N{MINUS SIGN}") for name in said]
     return Scale(title, at[0], at[-1], tuple(zip(at, said, strict=True)))
 
 
