@@ -56,6 +56,15 @@ def test_one_model_has_no_legend_and_several_have_colours_dashes_and_one():
     assert "color" not in alone["encoding"]
 
 
+def test_a_crowd_is_named_on_a_phone_only_where_it_is_good_enough():
+    crowd = [*SPOTS, *(Spot(f"{i}-shot", 800.0 + i, 0.2, 0.1, 0.3, "told", group="a") for i in range(10, 20))]
+    chart = quality(crowd, frame(), "t")
+    wide, narrow = ({row["data"]["values"][0]["name"] for row in spec["layer"] if row["mark"]["type"] == "text"}
+                    for spec in (chart.wide, chart.narrow))  # fmt: skip
+    assert narrow == {"4-shot", "LoRA"}
+    assert wide == {spot.name for spot in crowd}
+
+
 def test_an_interval_of_x_is_drawn_level():
     kept = [Spot("LoRA", 0.9, 0.33, 0.3, 0.36, "told", across=(0.8, 1.0)), Spot("base", 1.0, 0.2, 0.1, 0.3, "told")]
     wide = quality(kept, frame(percent=True, joined=False), "t").wide

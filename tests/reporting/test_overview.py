@@ -13,7 +13,9 @@ def on_two_tasks(folder, keep, **asked):
     answers = run.answers("demo")
     same = [answer.model_copy(update={"answer": answers[0].references[0]}) for answer in answers]
     run.write_lines("answers/other.jsonl", same)
-    scores = [score.model_copy(update={"task": "other", "value": 1.0, "low": 1.0, "high": 1.0}) for score in run.scores()]
+    scores = [
+        score.model_copy(update={"task": "other", "value": 1.0, "low": 1.0, "high": 1.0}) for score in run.scores()
+    ]
     run.write_lines("scores.jsonl", [*run.scores(), *scores])
     return run
 

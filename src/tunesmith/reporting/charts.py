@@ -127,7 +127,7 @@ def _bars(found: Sequence[Bar], axis: str, width: float) -> Spec:
     offset = {"field": "run", "sort": runs, "scale": {"paddingInner": 0.12}}
     x = {"type": "quantitative", "scale": scale.scale(), "axis": scale.axis()}
     shared = {"y": y, "yOffset": offset, "tooltip": {"field": "said", "type": "nominal"}}
-    colour = {"field": "run", "type": "nominal", "sort": runs, "scale": series(runs), "legend": legend(len(runs))}
+    colour = {"field": "run", "type": "nominal", "sort": runs, "scale": series(runs), "legend": legend(len(runs), wide)}
     bar = {"x": {"field": "value", **x}, "x2": {"datum": 0}, "color": colour}
     whisker = {"x": {"field": "low", **x}, "x2": {"field": "high"}}
     number = {"x": {"field": "high", **x}, "text": {"field": "number"}}
@@ -149,10 +149,11 @@ def dashes(of: Sequence[str]) -> Spec:
     return {"domain": list(of), "range": [DASHES[i % len(DASHES)] for i in range(len(of))]}
 
 
-def legend(n: int) -> Spec | None:
+def legend(n: int, wide: bool, symbol: str = "square") -> Spec | None:
     """Give a legend above the chart, where there is more than one thing to tell apart."""
     look = {"orient": "top", "direction": "horizontal", "title": None, "labelColor": INK, "labelFontSize": 13}
-    return {**look, "symbolType": "square", "columns": 2, "labelLimit": 240, "offset": 14} if n > 1 else None
+    room = {"columns": 6 if wide else 2, "labelLimit": 240, "offset": 14, "columnPadding": 22}
+    return {**look, **room, "symbolType": symbol, "symbolSize": 160} if n > 1 else None
 
 
 def loss(steps: Sequence[Point], validation: Sequence[Point], window: int) -> Chart:

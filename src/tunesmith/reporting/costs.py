@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from tunesmith.reporting.charts import dashes, legend, series, text_width
+from tunesmith.reporting.charts import dashes, legend, text_width
 from tunesmith.reporting.drawing import ACCENT, INK, PAPER, RULE, SERIES, SOFT, WIDE, Chart, Spec, chart, rows, spec
 from tunesmith.reporting.drawing import lettering as written
 from tunesmith.reporting.placing import Box, Place, Post, apart, place
 from tunesmith.reporting.scales import Scale, Unit, costs, logarithmic, straight
+
+CROWD = 9  # more names than these have no room on a phone: the rungs that are not good enough go without
 
 Standing = Literal["recommended", "good", "other"]
 POINT: dict[Standing, Spec] = {
@@ -68,6 +70,7 @@ def _quality(spots: Sequence[Spot], frame: Frame, width: float) -> Spec:
     )
     groups = list(dict.fromkeys(spot.group for spot in spots))
     values = [_row(spot, groups) for spot in spots]
+    named = spots if wide or len(spots) <= CROWD else [spot for spot in spots if spot.standing != "other"]
     title_x = x.axis(grid=False, titlePadding=14, labelFlush=False)
     axes = {
         "x": {"field": "x", "type": "quantitative", "scale": x.scale(), "axis": title_x},
@@ -75,10 +78,10 @@ def _quality(spots: Sequence[Spot], frame: Frame, width: float) -> Spec:
     }
     layers = [
         *(_target(frame.target, axes, y) if frame.target is not None else []),
-        *([_path(values, axes, groups)] if frame.joined else []),
+        *([_path(values, axes, groups, wide)] if frame.joined else []),
         *_whiskers(values, axes),
         *_points(values, axes, spots),
-        *_named(spots, axes, _places(spots, frame.joined, (x, y), (width - 50, height))),
+        *_named(named, axes, _places(named, frame.joined, (x, y), (width - 50, height))),
     ]
     title = {"text": frame.y, "offset": 14}
     return spec(width, height, layers, title=title)
@@ -87,7 +90,7 @@ def _quality(spots: Sequence[Spot], frame: Frame, width: float) -> Spec:
 def _row(spot: Spot, groups: Sequence[str]) -> dict[str, Any]:
     """Give a spot as data; one model's colour is the page's own, several have their own."""
     alone = ACCENT if spot.standing == "recommended" else INK if spot.standing == "good" else SOFT
-    colour = alone if len(groups) == 1 else SERIES[groups.index(spot.group) % len(SERIES)]
+    colour = alone if len(groups) == 1 else _colours(groups)["range"][groups.index(spot.group)]
     kept = {"name": spot.name, "x": spot.x, "y": spot.y, "low": spot.low, "high": spot.high, "group": spot.group}
     ends = dict(zip(("left", "right"), spot.across or (), strict=False))
     return {**kept, **ends, "standing": spot.standing, "colour": colour, "said": f"{spot.name}: {spot.told}"}
@@ -101,13 +104,20 @@ def _told() -> Spec:
     return {"field": "said", "type": "nominal"}
 
 
-def _path(values: Sequence[Spec], axes: Spec, groups: Sequence[str]) -> Spec:
+def _colours(groups: Sequence[str]) -> Spec:
+    """Give each model a colour; the grey one, which stands for a base, comes last."""
+    turned = [*SERIES[1:], SERIES[0]]
+    return {"domain": list(groups), "range": [turned[i % len(turned)] for i in range(len(groups))]}
+
+
+def _path(values: Sequence[Spec], axes: Spec, groups: Sequence[str], wide: bool) -> Spec:
     """Join the rungs of a model, from the first to the last."""
     numbered = [{**value, "order": i} for i, value in enumerate(values)]
     look = {"type": "line", "strokeWidth": 1.5, "aria": False, **({"color": RULE} if len(groups) == 1 else {})}
+    told = legend(len(groups), wide, "stroke")
     several = {
-        "color": {"field": "group", "type": "nominal", "scale": series(groups), "legend": legend(len(groups))},
-        "strokeDash": {"field": "group", "type": "nominal", "scale": dashes(groups), "legend": None},
+        "color": {"field": "group", "type": "nominal", "scale": _colours(groups), "legend": told},
+        "strokeDash": {"field": "group", "type": "nominal", "scale": dashes(groups), "legend": told},
     }
     by = several if len(groups) > 1 else {}
     return {"data": rows(numbered), "mark": look, "encoding": {**axes, "order": {"field": "order"}, **by}}
@@ -224,7 +234,7 @@ def _totals(lines: Sequence[Line], crossings: Sequence[Crossing], requests: floa
         *_ends(lines, y, axes, height),
     ]
     title = {"text": "cost in all: making it, and every request", "offset": 14}
-    return spec(width, height, layers, title=title)
+    return spec(width, height, layers, title=title, padding={"left": 2, "top": 2, "bottom": 2, "right": 14})
 
 
 def _count(amount: float) -> str:

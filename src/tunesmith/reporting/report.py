@@ -111,7 +111,9 @@ def _losses(run: Run) -> tuple[list[charts.Point], list[charts.Point]]:
 def _options(asked: Recipe) -> dict[str, str]:
     """Give what the method was asked beside its name, in words."""
     values = asked.method.model_dump(mode="json", exclude={"name"})
-    return {name.replace("_", " ").capitalize(): _said(value) for name, value in values.items()}
+    return {
+        name.replace("_", " ").capitalize(): _said(value) for name, value in values.items() if value not in ({}, [])
+    }
 
 
 def _said(value: object) -> str:
