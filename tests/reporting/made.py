@@ -9,6 +9,7 @@ from tunesmith.metrics.interval import bootstrap
 from tunesmith.recipe import Recipe
 from tunesmith.runs.records import Answer, Score, Step, Summary
 from tunesmith.runs.run import Run
+from tunesmith.runs.rungs import BreakEven, Contrast, Cost, Rung, Tried, Verdict
 
 REFERENCE = "the clerk offers a refund for the kettle that leaks and she takes the store credit at last"
 WORDS = REFERENCE.split()
@@ -77,16 +78,44 @@ def summary(**taken):
 
 
 def climbed(folder, **verdict):
-    climb = Run.create(folder, {"verb": "climb", "task": "demo"})
-    evaluated(folder / "zero-shot", 3)
-    trained(folder / "lora")
-    evaluated(folder / "lora-eval", 11, method="lora")
-    rungs = [("zero-shot", "zero-shot", None), ("LoRA", "lora-eval", "lora")]
-    climb.write_json("rungs.json", [dict(zip(("name", "eval", "train"), rung, strict=True)) for rung in rungs])
-    climb.write_json(
-        "verdict.json", {"recommended": "LoRA", "sentence": "LoRA is good enough.", "reasons": ["It is."], **verdict}
-    )
+    """Make a climb of six rungs, one of them passed over; its folders are real, its costs are given."""
+    climb = Run.create(folder, {"verb": "climb", "task": "demo", "model": "smollm2", "target": {"rouge1": 0.7}})
+    rungs = [
+        _rung(folder, "zero-shot", 3),
+        _rung(folder, "1-shot", 4, shots=1),
+        _rung(folder, "4-shot", 5, shots=4),
+        _rung(folder, "prompt tuning", 4, method="prompt_tuning"),
+        _rung(folder, "LoRA", 11, method="lora"),
+        Rung(name="full fine-tuning", model="smollm2", method="full", passed_over="9.1 GB needed, 4.0 GB free"),
+    ]
+    climb.write_json("rungs.json", [rung.model_dump() for rung in rungs])
+    given = {"recommended": "LoRA", "sentence": "LoRA is good enough.", "reasons": ("It is.",), "good": ("LoRA",)}
+    tests = {"contrasts": _contrasts([rung.name for rung in rungs[:5]]), "break_evens": EVENS}
+    climb.write_json("verdict.json", Verdict(**{**given, **tests, **verdict}).model_dump())
     return climb
+
+
+EVENS = (
+    BreakEven(rung="LoRA", than="4-shot", requests=330.0),
+    BreakEven(rung="LoRA", than="zero-shot", requests=None),
+)
+
+
+def _rung(folder, name, keep, shots=0, method=None):
+    made = trained(folder / method, method=method).folder.name if method else None
+    adapter = folder / method if method else None
+    run = evaluated(folder / f"{method or name}-eval", keep, shots=shots, method=method, adapter=adapter)
+    tried = tuple(Tried(name=f"{k}-shot", shots=k, metric="rouge1", value=0.3, low=0.2, high=0.4, n=40) for k in (2, 4))
+    making = {"making_seconds": 198.2, "trained_parameters": 4_884_480, "artifact_bytes": 9_790_000} if method else {}
+    cost = Cost(request_seconds=0.5 + 0.3 * shots, prompt_tokens=20.0 + 100 * shots, answer_tokens=9.0, **making)
+    asked = {"method": method, "shots": shots, "tried": tried if shots == 4 else ()}
+    return Rung(name=name, model="smollm2", eval=run.folder.name, train=made, cost=cost, **asked)
+
+
+def _contrasts(names):
+    found = {"metric": "rouge1", "difference": 0.1, "low": 0.05, "high": 0.15, "n": 40, "verdict": "better"}
+    pairs = [(rung, below) for i, rung in enumerate(names) for below in names[:i]]
+    return tuple(Contrast(rung=rung, below=below, p=0.002, corrected=0.012, **found) for rung, below in pairs)
 
 
 def pair(tmp_path):
@@ -98,11 +127,16 @@ def pair(tmp_path):
     ]
 
 
+def bare(page):
+    """Give a page without its scripts, which hold a library's markup."""
+    return re.sub(r"<script\b.*?</script>", "", page, flags=re.DOTALL)
+
+
 def text(page):
     """Give the words of a page as a reader sees them."""
-    body = re.sub(r"<style>.*?</style>", "", page, flags=re.S)
+    body = re.sub(r"<style>.*?</style>|<svg.*?</svg>", "", bare(page), flags=re.DOTALL)
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", body)).split())
 
 
 def headings(page):
-    return [unescape(found) for found in re.findall(r"<h2>(.*?)</h2>", page)]
+    return [unescape(found) for found in re.findall(r"<h2>(.*?)</h2>", bare(page))]

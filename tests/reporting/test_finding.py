@@ -31,4 +31,4 @@ def test_a_difference_that_may_be_chance_is_not_called_a_gain(tmp_path):
 def test_a_training_alone_says_how_its_loss_moved(tmp_path):
     page = render([trained(tmp_path / "lora")])
     assert "the validation loss went from 2.613 to 1.987 nats per answer token" in text(page)
-    assert "validation after step 0: 2.613" in page
+    assert "validation loss after step 0: 2.613" in page

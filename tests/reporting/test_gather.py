@@ -12,6 +12,9 @@ def test_a_climbs_trainings_belong_to_their_rungs(tmp_path):
     told = gather([climbed(tmp_path / "climb")])
     assert [(one.name, one.trained and one.trained.name) for one in told.evaluated] == [
         ("zero-shot", None),
+        ("1-shot", None),
+        ("4-shot", None),
+        ("prompt tuning", "prompt_tuning"),
         ("LoRA", "lora"),
     ]
 
@@ -45,5 +48,5 @@ def test_a_run_of_another_kind_is_refused(tmp_path):
 
 def test_two_verdicts_are_none(tmp_path):
     climbs = [climbed(tmp_path / "a"), climbed(tmp_path / "b")]
-    assert gather(climbs[:1]).verdict["recommended"] == "LoRA"
-    assert gather(climbs).verdict == {}
+    assert gather(climbs[:1]).verdict.recommended == "LoRA"
+    assert gather(climbs).verdict is None

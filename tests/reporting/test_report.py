@@ -1,5 +1,6 @@
 """The report: what it shows is what the folders hold, and it loads and runs nothing."""
 
+import json
 import re
 from html.parser import HTMLParser
 from typing import get_args
@@ -7,11 +8,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.reporting.made import climbed, evaluated, headings, pair, text, trained
+from tests.reporting.made import bare, climbed, evaluated, headings, pair, text, trained
 from tunesmith.data.ledger import Ledger
 from tunesmith.errors import RunError
 from tunesmith.method import Method
 from tunesmith.reporting.compare import METHOD_TITLES, compare
+from tunesmith.reporting.drawing import digest
 from tunesmith.reporting.report import render, write_report
 from tunesmith.reporting.terms import METHODS
 from tunesmith.runs.records import VirtualToken
@@ -44,11 +46,15 @@ def test_a_climb_is_told_from_its_parts_and_opens_with_its_verdict(tmp_path):
     assert '<p class="finding">LoRA is good enough.</p>' in page
     assert headings(page) == [
         "The ladder",
-        "What was asked",
-        "What happened to the rows",
-        "How the loss moved",
-        "What it cost",
+        "Why this rung",
+        "When the dearer rung pays",
+        "What was tried on the way",
+        "By every metric",
         "Answers side by side",
+        "How the loss moved",
+        "What happened to the rows",
+        "What was asked",
+        "What it cost",
         "Where it comes from",
         "Words on this page",
     ]
@@ -62,48 +68,76 @@ def test_a_run_given_twice_is_told_once(tmp_path):
 def test_sections_without_facts_are_left_out(tmp_path):
     made = trained(tmp_path / "lora")
     assert headings(render([made])) == [
-        "What was asked",
-        "What happened to the rows",
         "How the loss moved",
+        "What happened to the rows",
+        "What was asked",
         "What it cost",
         "Where it comes from",
         "Words on this page",
     ]
     alone = evaluated(tmp_path / "base", 3)
     assert headings(render([alone])) == [
-        "The ladder",
+        "The scores",
+        "Answers",
         "What was asked",
         "What it cost",
-        "Answers",
         "Where it comes from",
         "Words on this page",
     ]
 
 
+EVIL = "</script><script>alert(1)</script><!--"
+
+
 def test_what_a_run_holds_is_text_and_never_markup(tmp_path):
-    evil = "<script>alert(1)</script>"
-    a, b = evaluated(tmp_path / "a", 3, said=evil), evaluated(tmp_path / "b", 9)
-    a.write_json("provenance.json", {"command": evil, "model": {"name": evil}, "platform": evil})
-    climb = climbed(tmp_path / "climb", sentence=evil, reasons=[evil])
+    a, b = evaluated(tmp_path / "a", 3, said=EVIL), evaluated(tmp_path / "b", 9)
+    a.write_json("provenance.json", {"command": EVIL, "model": {"name": EVIL}, "platform": EVIL})
+    climb = climbed(tmp_path / "climb", sentence=EVIL, reasons=[EVIL])
     for page in (render([a, b]), render([climb])):
-        assert "<script" not in page
+        assert "<script>alert" not in page
         assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
 
 
-def test_the_page_loads_nothing(tmp_path):
-    page = render([climbed(tmp_path / "climb")])
-    assert "http://" not in page
-    assert "https://" not in page
-    assert not re.search(r"\b(src|srcset)=|url\(|@import|<link|<script", page)
-    assert set(re.findall(r'href="([^"]*)"', page)) <= {"#warnings"}
+def test_a_name_that_closes_a_script_stays_a_name_in_the_charts(tmp_path):
+    climb = climbed(tmp_path / "climb")
+    rungs = climb.folder / "rungs.json"
+    rungs.write_text(rungs.read_text(encoding="utf-8").replace('"1-shot"', json.dumps(EVIL)), encoding="utf-8")
+    page = render([climb])
+    assert "<script>alert" not in page
+    assert "\\u003c/script\\u003e\\u003cscript\\u003ealert(1)" in page
+    assert unclosed(page) == []
 
 
-def test_every_drawing_in_the_page_is_xml_and_every_tag_is_closed(tmp_path):
+def test_the_page_loads_nothing_and_runs_its_own_script_only(tmp_path):
     page = render([climbed(tmp_path / "climb")])
-    drawings = re.findall(r"<svg.*?</svg>", page, flags=re.S)
-    assert len(drawings) == 4
-    assert all(ElementTree.fromstring(drawing).get("role") == "img" for drawing in drawings)  # noqa: S314 - our own text
-    assert page.startswith("<!doctype html>")
+    shown = bare(page).replace("http://www.w3.org/2000/svg", "")
+    assert "http://" not in shown
+    assert "https://" not in shown
+    assert not re.search(r"\b(src|srcset)=|url\(|@import|<link", shown)
+    assert {target[0] for target in re.findall(r'href="([^"]*)"', shown)} == {"#"}
+    scripts = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
+    assert len(scripts) == 1
+    assert f"default-src 'none'; style-src 'unsafe-inline'; script-src '{digest(scripts[0])}'" in page
+
+
+def test_a_page_without_charts_does_not_carry_their_library(tmp_path):
+    begun = trained(tmp_path / "lora", steps=0)
+    assert len(render([begun])) < 60_000
+
+
+def test_every_link_within_the_page_has_a_target(tmp_path):
+    page = bare(render([climbed(tmp_path / "climb")]))
+    names = re.findall(r'\bid="([^"]*)"', page)
+    assert len(names) == len(set(names))
+    assert set(re.findall(r'href="#([^"]*)"', page)) <= set(names)
+
+
+def test_every_still_drawing_is_xml_and_every_tag_is_closed(tmp_path):
+    page = bare(render([climbed(tmp_path / "climb")]))
+    stills = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
+    assert len(stills) == 2 * len(re.findall('class="chart', page)) > 6
+    assert all(ElementTree.fromstring(still).get("viewBox") for still in stills)  # noqa: S314 - our own text
+    assert page.lstrip().startswith("<!doctype html>")
     assert unclosed(page) == []
 
 

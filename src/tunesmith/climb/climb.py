@@ -46,7 +46,8 @@ def climb(
         raise ConfigError("a climb is on one task, and the recipe has a mixture", fix="name one of its tasks")
     task = load_task(recipe.task)
     _check(task, asked)
-    told = {"verb": "climb", **asked.model_dump(mode="json"), **recipe.model_dump(mode="json")}
+    target = dict([asked.target]) if asked.target else None
+    told = {"verb": "climb", **asked.model_dump(mode="json"), "target": target, **recipe.model_dump(mode="json")}
     root = Run.begin(folder, told) if resume and (folder / "recipe.yaml").is_file() and not Run(folder).done else None
     if resume and Run(folder).done:
         return Run.open(folder)

@@ -31,8 +31,14 @@ def union_places(wanted: Sequence[str], lines: Sequence[Sequence[str]]) -> int:
     places = _places(wanted)
     union = 0
     for line in lines:
-        union |= _walk_back(wanted, line, _rows(places, len(wanted), line))
+        for place, _ in _walk_back(wanted, line, _rows(places, len(wanted), line)):
+            union |= 1 << place
     return union
+
+
+def matches(wanted: Sequence[str], line: Sequence[str]) -> dict[int, int]:
+    """Give the places of `wanted` that `union_places` marks for one line, each with its place in the line."""
+    return dict(reversed(_walk_back(wanted, line, _rows(_places(wanted), len(wanted), line))))
 
 
 def weighted(a: Sequence[str], b: Sequence[str], weight: float) -> float:
@@ -96,14 +102,16 @@ def _rows(places: dict[str, int], size: int, line: Sequence[str]) -> list[Row]:
     return rows
 
 
-def _walk_back(wanted: Sequence[str], line: Sequence[str], rows: Sequence[Row]) -> int:
-    i, j, mask = len(wanted), len(line), 0
+def _walk_back(wanted: Sequence[str], line: Sequence[str], rows: Sequence[Row]) -> list[tuple[int, int]]:
+    """Give the matched places in both, from the last to the first."""
+    i, j = len(wanted), len(line)
+    found = []
     while i and j:
         if wanted[i - 1] == line[j - 1]:
             i, j = i - 1, j - 1
-            mask |= 1 << i
+            found.append((i, j))
         elif rows[j - 1] >> (i - 1) & 1:
             i -= 1
         else:
             j -= 1
-    return mask
+    return found

@@ -61,6 +61,17 @@ def words(text: str) -> list[str]:
     return list(_pattern(f"{_ALONE}|{_TOGETHER}").findall(_fold(text)))
 
 
+def spans(text: str) -> list[tuple[int, int, str]]:
+    """Give where each word of `text` as it is written begins and ends, and the word as `words` has it.
+
+    A word is found in the text as it stands, so that a page can mark it there.
+    """
+    if text.isascii():
+        return [(*found.span(), found.group().lower()) for found in re.finditer(r"[A-Za-z0-9]+", text)]
+    found_in = _pattern(f"{_ALONE}|{_TOGETHER}").finditer(text)
+    return [(*found.span(), _fold(found.group())) for found in found_in]
+
+
 def ascii_words(text: str) -> list[str]:
     """Cut `text` as `rouge_score` and ROUGE-1.5.5 do: runs of a-z and 0-9; all else separates, accents and Han too."""
     return _ASCII.findall(text.lower())

@@ -1,31 +1,34 @@
-"""Charts as small SVG texts: data in, one `<svg>` out, nothing read and nothing kept.
-
-A viewBox unit is one CSS pixel, so text has the same size as the page's. A
-drawing that shrank with the screen would lose its labels on a phone; each chart
-is therefore drawn for a width, `WIDE` or `NARROW`, and the page shows one.
-Colours are variables of the page, so that light and dark share one drawing.
-"""
+"""The charts of scores and losses: data in, declarations out, nothing read and nothing kept."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+from functools import partial
 from typing import Literal
 
-WIDE, NARROW = 1000, 340
-TEXT = 13  # pixels
-CHARACTER = 7.2  # pixels, the mean width of one at that size
-
-INK = "var(--ink, #1c1e21)"
-SOFT = "var(--soft, #5c6166)"
-LINE = "var(--line, #e2dfd8)"
-PAPER = "var(--paper, #fdfcfa)"
-HALO: dict[str, str | float] = {"stroke": PAPER, "stroke_width": 4, "stroke_linejoin": "round", "paint_order": "stroke"}
-ACCENT = "var(--accent, #0d6b66)"
-ROLES = {"before": "var(--before, #b0520a)", "after": "var(--after, #1f63ad)", "other": SOFT}
+from tunesmith.reporting.drawing import (
+    ACCENT,
+    CHARACTER,
+    DASHES,
+    INK,
+    PAPER,
+    RULE,
+    SERIES,
+    SOFT,
+    WIDE,
+    Chart,
+    Spec,
+    chart,
+    lettering,
+    rows,
+    spec,
+)
+from tunesmith.reporting.numbers import fixed, percent
+from tunesmith.reporting.scales import Scale, straight, ticks
 
 Role = Literal["before", "after", "other"]
-Place = tuple[float, float]
+Point = tuple[float, float]
+ROLES = {"before": "var(--before)", "after": "var(--after)", "other": SOFT}
 
 
 @dataclass(frozen=True)
@@ -39,86 +42,181 @@ class Mark:
     n: int
     role: Role = "other"
 
-    def tooltip(self) -> str:
+    def said(self, share: bool = False) -> str:
         """Say the mark in words."""
-        return f"{self.name}: {self.value:.3f}, 95 % interval {self.low:.3f} to {self.high:.3f}, {self.n} rows"
+        write = percent if share else fixed
+        return f"{self.name} {write(self.value)}, 95 % interval {write(self.low)} to {write(self.high)}, {self.n} rows"
+
+
+def dots(marks: Sequence[Mark], axis: str, share: bool = False) -> Chart:
+    """Declare each mark with its interval as a whisker, one below the other.
+
+    A dashed line continues the first where it is what the others are set against. Names stand left of the whiskers,
+    or above them where the drawing is narrow. With `share` the values are percents.
+    """
+    words = "; ".join(mark.said(share) for mark in marks)
+    return chart(f"{axis}, with 95 % intervals", words, partial(_dots, marks, axis, share))
+
+
+def _dots(marks: Sequence[Mark], axis: str, share: bool, width: float) -> Spec:
+    wide, ends = width == WIDE, [end for mark in marks for end in (mark.low, mark.high)]
+    scale = straight(axis, ends, 8 if wide else 4, share)
+    values = [
+        {"name": m.name, "value": m.value, "low": m.low, "high": m.high, "colour": ROLES[m.role], "said": m.said(share),
+         "number": percent(m.value) if share else fixed(m.value)} for m in marks
+    ]  # fmt: skip
+    x = {"type": "quantitative", "scale": scale.scale(), "axis": scale.axis(orient="bottom")}
+    colour = {"field": "colour", "type": "nominal", "scale": None}
+    y = names([mark.name for mark in marks], wide)
+    told = {"field": "said", "type": "nominal"}
+    ends_of = {"y": y, "x": {"field": "low", **x}, "x2": {"field": "high"}, "color": colour, "tooltip": told}
+    at = {"y": y, "x": {"field": "value", **x}, "color": colour, "tooltip": told}
+    number = {"y": y, "x": {"field": "high", **x}, "text": {"field": "number"}}
+    first = {"x": {"datum": marks[0].value, **x}}
+    continued = {"mark": {"type": "rule", "strokeDash": [3, 4], "color": RULE}, "encoding": first}
+    layers = [
+        *([continued] if marks[0].role == "before" else []),
+        {"mark": {"type": "rule", "strokeWidth": 2.5, "strokeCap": "round"}, "encoding": ends_of},
+        {"mark": {"type": "point", "filled": True, "size": 130, "stroke": PAPER, "strokeWidth": 2, "opacity": 1},
+         "encoding": at},
+        {"mark": {"type": "text", "align": "left", "dx": 9, "fontWeight": 600, "color": INK}, "encoding": number},
+    ]  # fmt: skip
+    return spec(width, (44 if wide else 54) * len(marks), layers, data=rows(values))
+
+
+def names(of: Sequence[str], wide: bool) -> Spec:
+    """Give the axis of named rows: names at the left, or above the rows where there is no room for a column."""
+    beside = {"labelLimit": 280, "labelPadding": 16}
+    above = {"labelAlign": "left", "labelPadding": 0, "labelOffset": -19, "labelLimit": 320}
+    look = {"title": None, "grid": False, "labelColor": INK, **(beside if wide else above)}
+    return {"field": "name", "type": "nominal", "sort": list(of), "axis": look, "scale": {"paddingOuter": 0.1}}
 
 
 @dataclass(frozen=True)
-class Scale:
-    """A straight map from the data's [low, high] to the pixels [start, end]."""
+class Bar:
+    """One task's score by one run, with its 95 % interval."""
 
+    task: str
+    run: str
+    value: float
     low: float
     high: float
-    start: float
-    end: float
-
-    def __call__(self, value: float) -> float:
-        """Give the pixel of `value`."""
-        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+    told: str
 
 
-def both(draw: Callable[[int], str]) -> tuple[str, str]:
-    """Draw for a wide page and for a phone."""
-    return draw(WIDE), draw(NARROW)
+def bars(found: Sequence[Bar], axis: str) -> Chart:
+    """Declare a group of bars for each task, one bar for each run, from 0, with intervals as whiskers."""
+    said = [f"{bar.task}, {bar.run}: {bar.told}" for bar in found]
+    return chart(f"{axis}, task by task", "; ".join(said), partial(_bars, found, axis))
 
 
-def ladder(marks: Sequence[Mark], axis: str, width: int = WIDE) -> str:
-    """Draw each mark with its interval as a whisker, one below the other; a dashed line continues the first.
+def _bars(found: Sequence[Bar], axis: str, width: float) -> Spec:
+    wide = width == WIDE
+    runs, tasks = (list(dict.fromkeys(kept)) for kept in ([b.run for b in found], [b.task for b in found]))
+    scale = straight(axis, [0.0, *(end for bar in found for end in (bar.low, bar.high))], 8 if wide else 4)
+    values = [
+        {"name": b.task, "run": b.run, "value": b.value, "low": b.low, "high": b.high, "number": fixed(b.value),
+         "said": f"{b.task}, {b.run}: {b.told}"} for b in found
+    ]  # fmt: skip
+    thick = 18.0 if len(runs) < 5 else 14.0
+    step = thick * len(runs) + (16 if wide else 34)
+    band = {"paddingInner": 1 - thick * len(runs) / step, "paddingOuter": 0.1 if wide else 0.35}
+    y = {**names(tasks, wide), "scale": band}
+    if not wide:
+        y["axis"] = {**y["axis"], "labelOffset": -(thick * len(runs) / 2 + 10)}
+    offset = {"field": "run", "sort": runs, "scale": {"paddingInner": 0.12}}
+    x = {"type": "quantitative", "scale": scale.scale(), "axis": scale.axis()}
+    shared = {"y": y, "yOffset": offset, "tooltip": {"field": "said", "type": "nominal"}}
+    colour = {"field": "run", "type": "nominal", "sort": runs, "scale": series(runs), "legend": legend(len(runs), wide)}
+    bar = {"x": {"field": "value", **x}, "x2": {"datum": 0}, "color": colour}
+    whisker = {"x": {"field": "low", **x}, "x2": {"field": "high"}}
+    number = {"x": {"field": "high", **x}, "text": {"field": "number"}}
+    layers = [
+        {"mark": {"type": "bar", "cornerRadiusEnd": 2, "opacity": 0.85}, "encoding": {**shared, **bar}},
+        {"mark": {"type": "rule", "color": INK, "strokeWidth": 1.5}, "encoding": {**shared, **whisker}},
+        {"mark": {"type": "text", "align": "left", "dx": 7, "fontSize": 12}, "encoding": {**shared, **number}},
+    ]
+    return spec(width, step * len(tasks), layers, data=rows(values))
 
-    Names stand left of the whiskers, or above them where the drawing is narrow.
-    The axis encloses the intervals and need not begin at 0: positions are compared, not lengths.
-    """
-    wide = width >= 600
-    row, top = (42 if wide else 54), 10
-    gutter = min(260.0, 28 + CHARACTER * max(len(mark.name) for mark in marks)) if wide else 14.0
-    bottom = top + row * len(marks)
-    bounds = ticks(min(mark.low for mark in marks), max(mark.high for mark in marks), 7 if wide else 4)
-    x = Scale(bounds[0], bounds[-1], gutter, width - (64 if wide else 14))
-    first = x(marks[0].value)
-    body = [_axis_x(x, bounds, top, bottom, axis)]
-    body.append(_stroke([(first, top), (first, bottom)], ROLES["before"], 1, dash="3 4"))
-    body += [_whisker(mark, x, top + row * i, row, width) for i, mark in enumerate(marks)]
-    words = "; ".join(mark.tooltip() for mark in marks)
-    return _svg(width, bottom + 48, f"{axis} of each rung with its 95 % interval", words, body)
+
+def series(of: Sequence[str]) -> Spec:
+    """Give the colours of several series, in their order."""
+    return {"domain": list(of), "range": [SERIES[i % len(SERIES)] for i in range(len(of))]}
 
 
-def loss(
-    steps: Sequence[Place],
-    validation: Sequence[Place],
-    window: int,
-    width: int = WIDE,
-    unit: str = "nats per answer token",
-) -> str:
-    """Draw a training: loss of each step faint, its running mean over `window` steps bold, validation as points."""
-    wide = width >= 600
-    top, bottom, left, right = 34, (300 if wide else 240), 46, width - 30
-    values = [value for _, value in [*steps, *validation]]
-    last = max(1, *(step for step, _ in [*steps, *validation]))
-    x = Scale(0, last, left, right)
-    levels = ticks(min(values), max(values), 6 if wide else 5)
-    y = Scale(levels[0], levels[-1], bottom, top)
-    whole = [tick for tick in ticks(0, last, 8 if wide else 5) if tick <= last and tick == int(tick)]
+def dashes(of: Sequence[str]) -> Spec:
+    """Give the dashes of several series: colour alone carries nothing."""
+    return {"domain": list(of), "range": [DASHES[i % len(DASHES)] for i in range(len(of))]}
+
+
+def legend(n: int, wide: bool, symbol: str = "square") -> Spec | None:
+    """Give a legend above the chart, where there is more than one thing to tell apart."""
+    look = {"orient": "top", "direction": "horizontal", "title": None, "labelColor": INK, "labelFontSize": 13}
+    room = {"columns": 6 if wide else 2, "labelLimit": 240, "offset": 14, "columnPadding": 22}
+    return {**look, **room, "symbolType": symbol, "symbolSize": 160} if n > 1 else None
+
+
+def loss(steps: Sequence[Point], validation: Sequence[Point], window: int) -> Chart:
+    """Declare a training: loss of each step faint, its running mean over `window` steps bold, validation as points."""
+    lines = [("Training loss", steps), ("Validation loss", validation)]
+    said = [f"{name}: from {line[0][1]:.3f} to {line[-1][1]:.3f} nats per answer token" for name, line in lines if line]
+    return chart("Loss of training and validation", "; ".join(said), partial(_loss, steps, validation, window))
+
+
+def _loss(steps: Sequence[Point], validation: Sequence[Point], window: int, width: float) -> Spec:
+    wide, every = width == WIDE, [*steps, *validation]
     mean = list(zip([step for step, _ in steps], smooth([value for _, value in steps], window), strict=True))
-    body = [_axis_y(y, levels, left, right, unit), _axis_x(x, whole, bottom, bottom, "step")]
-    body += [
-        _stroke(_placed(thin(line), x, y), ACCENT, size, opacity)
-        for line, size, opacity in ((steps, 1, 0.35), (mean, 2.4, 1))
+    y = straight("", [value for _, value in every], 6 if wide else 5)
+    last = max(1.0, *(step for step, _ in every))
+    at = [tick for tick in ticks(0, last, 8 if wide else 5) if tick <= last and tick == int(tick)]
+    x = Scale("step", 0, last, tuple((tick, f"{tick:,.0f}") for tick in at))
+    frame = {
+        "x": {"field": "step", "type": "quantitative", "scale": x.scale(), "axis": x.axis(grid=False)},
+        "y": {"field": "loss", "type": "quantitative", "scale": y.scale(), "axis": y.axis(title=None)},
+    }
+    layers = [
+        _curve(thin(steps), frame, {"strokeWidth": 1, "opacity": 0.4, "color": ACCENT}),
+        _curve(thin(mean), frame, {"strokeWidth": 2.6, "color": ACCENT}),
+        *_pointed(steps, frame),
+        *(_checked(validation, frame, last) if validation else []),
     ]
-    body.append(_stroke(_placed(validation, x, y), INK, 1, dash="2 4"))
-    body += [
-        _dot(step, value, x, y, named=at in (0, len(validation) - 1)) for at, (step, value) in enumerate(validation)
-    ]
-    return _svg(width, bottom + 48, "Loss of training and validation", _loss_words(steps, validation, unit), body)
+    return spec(width, 300 if wide else 230, layers, title={"text": "nats per answer token", "offset": 12})
 
 
-def ticks(low: float, high: float, most: int) -> list[float]:
-    """Give round numbers (1, 2 or 5 times a power of ten apart) that enclose [low, high], in about `most` steps."""
-    span = (high - low) or abs(high) or 1.0
-    power = 10.0 ** math.floor(math.log10(span / most))
-    apart = next(power * times for times in (1, 2, 5, 10) if power * times * most >= span * 0.999)
-    start, end = math.floor(low / apart + 1e-9), math.ceil(high / apart - 1e-9)
-    return [round(apart * k, 12) for k in range(start, max(end, start + 1) + 1)]
+def _placed(line: Sequence[Point], kind: str) -> Spec:
+    named = [{"step": step, "loss": value, "said": f"{kind} step {step:,.0f}: {value:.3f}"} for step, value in line]
+    return rows(named)
+
+
+def _curve(line: Sequence[Point], frame: Spec, look: Spec) -> Spec:
+    return {"data": _placed(line, "after"), "mark": {"type": "line", "aria": False, **look}, "encoding": frame}
+
+
+def _pointed(steps: Sequence[Point], frame: Spec) -> list[Spec]:
+    """Give a point that follows the pointer along the curve and says its numbers."""
+    near = {"type": "point", "on": "pointermove", "nearest": True, "clear": "pointerout", "encodings": ["x"]}
+    shown = {"condition": {"param": "near", "empty": False, "value": 1}, "value": 0}
+    told = {"field": "said", "type": "nominal"}
+    dot = {"type": "point", "filled": True, "size": 70, "color": ACCENT}
+    encoding = {**frame, "opacity": shown, "tooltip": told}
+    data = _placed(thin(steps, 400), "training loss in")
+    return [{"data": data, "params": [{"name": "near", "select": near}], "mark": dot, "encoding": encoding}]
+
+
+def _checked(validation: Sequence[Point], frame: Spec, last: float) -> list[Spec]:
+    """Give the validations: points on a dotted line, the first and the last with their value."""
+    data = _placed(validation, "validation loss after")
+    told = {"tooltip": {"field": "said", "type": "nominal"}}
+    line = {"type": "line", "strokeDash": [2, 4], "color": INK, "strokeWidth": 1.2, "aria": False}
+    point = {"type": "point", "filled": False, "fill": PAPER, "stroke": INK, "strokeWidth": 2, "size": 70, "opacity": 1}
+    found: list[Spec] = [{"data": data, "mark": line, "encoding": frame}]
+    found.append({"data": data, "mark": point, "encoding": {**frame, **told}})
+    for step, value in dict.fromkeys((validation[0], validation[-1])):
+        side = "left" if step < last / 20 else "right" if step > last * 0.95 else "center"
+        words = {"dy": -15, "align": side, "fontWeight": 600, "color": INK}
+        named = rows([{"step": step, "loss": value, "number": f"{value:.2f}"}])
+        found += lettering(words, {**frame, "text": {"field": "number"}}, named)
+    return found
 
 
 def smooth(values: Sequence[float], window: int) -> list[float]:
@@ -131,7 +229,7 @@ def smooth(values: Sequence[float], window: int) -> list[float]:
     return [sum(near) / len(near) for near in around]
 
 
-def thin(line: Sequence[Place], most: int = 1000) -> list[Place]:
+def thin(line: Sequence[Point], most: int = 1000) -> list[Point]:
     """Give at most about `most` points that look the same: the lowest and highest of each stretch, in order."""
     if len(line) <= most:
         return list(line)
@@ -141,100 +239,6 @@ def thin(line: Sequence[Place], most: int = 1000) -> list[Place]:
     return [place for pair in ends for place in sorted(pair)]
 
 
-def _loss_words(steps: Sequence[Place], validation: Sequence[Place], unit: str) -> str:
-    lines = [("Training", steps), ("Validation", validation)]
-    said = [f"{name}: from {line[0][1]:.3f} to {line[-1][1]:.3f} {unit}" for name, line in lines if line]
-    return "; ".join(said)
-
-
-def _whisker(mark: Mark, x: Scale, top: float, row: float, width: float) -> str:
-    """Draw one row: name, whisker with end caps, point, value. All of the row shows the tooltip."""
-    wide = width >= 600
-    middle, baseline = (top + row / 2, top + row / 2 + 4.5) if wide else (top + row - 17, top + 18)
-    colour = ROLES[mark.role]
-    low, high = x(mark.low), x(mark.high)
-    lines = [[(low, middle), (high, middle)], *([(end, middle - 7), (end, middle + 7)] for end in (low, high))]
-    room = int((x.start - 14) / CHARACTER) if wide else int((width - 70) / CHARACTER)
-    parts = [
-        _tag("title", escape(mark.tooltip())),
-        _tag("rect", x=0, y=top, width=width, height=row, fill="transparent"),
-        *(_stroke(line, colour, 2) for line in lines),
-        _tag("circle", cx=x(mark.value), cy=middle, r=6, fill=colour, stroke=PAPER, stroke_width=2),
-        _text(0, baseline, _shorten(mark.name, room), INK, **HALO),
-        _text(width, baseline, f"{mark.value:.3f}", INK, text_anchor="end", font_weight=600, **HALO),
-    ]
-    return _tag("g", *parts)
-
-
-def _dot(step: float, value: float, x: Scale, y: Scale, named: bool) -> str:
-    """Draw one validation; `named` ones carry their value, below the point where the top is near."""
-    across, down = x(step), y(value)
-    anchor = "start" if across < x.start + 20 else "end" if across > x.end - 20 else "middle"
-    place = down + 22 if down - 12 < y.end + 6 else down - 12
-    label = _text(across, place, f"{value:.2f}", INK, text_anchor=anchor, font_weight=600, **HALO)
-    point = _tag("circle", cx=across, cy=down, r=4.5, fill=PAPER, stroke=INK, stroke_width=2)
-    return _tag("g", _tag("title", f"validation after step {step:g}: {value:.3f}"), point, label if named else "")
-
-
-def _axis_x(x: Scale, at: Sequence[float], top: float, bottom: float, name: str) -> str:
-    lines = [_stroke([(x(tick), top), (x(tick), bottom)], LINE, 1) for tick in at]
-    numbers = [
-        _text(x(tick), bottom + 18, said, SOFT, text_anchor="middle") for tick, said in zip(at, _names(at), strict=True)
-    ]
-    return "".join([*lines, *numbers, _text((x.start + x.end) / 2, bottom + 40, name, SOFT, text_anchor="middle")])
-
-
-def _axis_y(y: Scale, at: Sequence[float], left: float, right: float, name: str) -> str:
-    lines = [_stroke([(left, y(tick)), (right, y(tick))], LINE, 1) for tick in at]
-    numbers = [
-        _text(left - 10, y(tick) + 4.5, said, SOFT, text_anchor="end")
-        for tick, said in zip(at, _names(at), strict=True)
-    ]
-    return "".join([*lines, *numbers, _text(0, 14, name, SOFT)])
-
-
-def _names(at: Sequence[float]) -> list[str]:
-    """Write the ticks with as many decimals as their distance needs."""
-    apart = at[1] - at[0] if len(at) > 1 else 1.0
-    decimals = max(0, -math.floor(math.log10(apart) + 1e-9))
-    return [f"{tick:,.{decimals}f}" for tick in at]
-
-
-def _placed(line: Sequence[Place], x: Scale, y: Scale) -> list[Place]:
-    return [(x(step), y(value)) for step, value in line]
-
-
-def _stroke(line: Sequence[Place], colour: str, width: float, opacity: float = 1, dash: str = "none") -> str:
-    """Draw a line through the points; a single point becomes a dot, none becomes nothing."""
-    if not line:
-        return ""
-    points = " ".join(f"{_number(x)},{_number(y)}" for x, y in ([*line, *line] if len(line) == 1 else line))
-    cap = "butt" if dash != "none" else "round"
-    look: dict[str, str | float] = {"stroke": colour, "stroke_width": width, "stroke_opacity": opacity}
-    ends: dict[str, str | float] = {"stroke_dasharray": dash, "stroke_linecap": cap, "stroke_linejoin": "round"}
-    return _tag("polyline", points=points, fill="none", **look, **ends)
-
-
-def _text(x: float, y: float, text: str, colour: str, **look: str | float) -> str:
-    return _tag("text", escape(text), x=x, y=y, fill=colour, **look)
-
-
-def _svg(width: float, height: float, title: str, description: str, body: Sequence[str]) -> str:
-    about = [_tag("title", escape(title)), _tag("desc", escape(description))]
-    box = f"0 0 {_number(width)} {_number(height)}"
-    return _tag("svg", *about, *body, role="img", viewBox=box, width=width, height=height, font_size=TEXT)
-
-
-def _tag(name: str, *inside: str, **attributes: str | float) -> str:
-    """Give one element; attributes are escaped here, `inside` is markup already."""
-    pairs = [(key.replace("_", "-"), _number(value)) for key, value in attributes.items()]
-    written = "".join(f' {key}="{escape(value)}"' for key, value in pairs)
-    return f"<{name}{written}>{''.join(inside)}</{name}>"
-
-
-def _number(value: str | float) -> str:
-    return value if isinstance(value, str) else f"{round(value, 2):.10g}"
-
-
-def _shorten(name: str, most: int) -> str:
-    return name if len(name) <= most else name[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
+def text_width(text: str) -> float:
+    """Guess how wide a text is, in pixels."""
+    return CHARACTER * len(text)

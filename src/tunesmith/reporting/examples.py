@@ -8,6 +8,7 @@ from tunesmith.errors import ConfigError
 from tunesmith.metrics import LOWER_IS_BETTER, Metric, metric
 from tunesmith.reporting.compare import language
 from tunesmith.reporting.ladders import Ladder, Line
+from tunesmith.reporting.marking import Piece, pieces
 from tunesmith.runs.records import Answer
 
 REASONS = ("best", "second best", "third best", "from the middle", "from the middle", "worst")
@@ -37,6 +38,11 @@ class Example:
     def asked(self) -> Answer:
         """Give the record that holds the question and its references."""
         return self.replies[0].answer
+
+    def marked(self, reply: Reply) -> list[Piece]:
+        """Cut one of the answers where it agrees with a reference, and where it alone does."""
+        others = [one.answer.answer for one in self.replies if one is not reply]
+        return pieces(reply.answer.answer, self.asked.references, others[0] if others else None)
 
     @property
     def change(self) -> float:

@@ -8,6 +8,7 @@ from tunesmith.reporting.gather import Gathered
 from tunesmith.reporting.numbers import size, whole
 from tunesmith.runs.run import Run
 
+FEW = 4  # from so many on, tasks are counted in the title and not named
 ASKED = {
     "model": "Model",
     "task": "Task",
@@ -50,11 +51,11 @@ def provenance(run: Run) -> dict[str, Any]:
 def heading(told: Gathered, tasks: Iterable[str]) -> dict[str, str]:
     """Give the page's title, the models it is about, and the day of the last run."""
     runs = list(told.named())
-    tasks = list(tasks) or [_learned(run) for run in runs]
+    tasks = list(dict.fromkeys(list(tasks) or [_learned(run) for run in runs]))
     models = [_model(run) for run in runs]
     days = [str(provenance(run).get("created") or "")[:10] for run in runs]
     return {
-        "task": ", ".join(dict.fromkeys(tasks)),
+        "task": ", ".join(tasks) if len(tasks) < FEW else f"{len(tasks)} tasks",
         "model": ", ".join(dict.fromkeys(models)),
         "day": max(days, default=""),
     }
@@ -68,7 +69,10 @@ def _learned(run: Run) -> str:
 
 
 def _model(run: Run) -> str:
-    return str((provenance(run).get("model") or {}).get("name") or run.asked().get("model", ""))
+    """Name the model; of one that a training has saved whole, the model it was made from."""
+    asked, loaded = run.asked(), str((provenance(run).get("model") or {}).get("name") or "")
+    made = asked.get("adapter") and loaded.startswith(str(asked["adapter"]))
+    return str(asked.get("model", "") if made or not loaded else loaded)
 
 
 def asked(run: Run) -> dict[str, str]:

@@ -7,13 +7,17 @@ from tunesmith.reporting.compare import Comparison
 from tunesmith.reporting.gather import Gathered, summary
 from tunesmith.reporting.ladders import Ladder
 from tunesmith.reporting.numbers import fixed, interval, metric_title, p_value
+from tunesmith.reporting.overview import overview
 from tunesmith.runs.records import Summary
 
 
 def finding(told: Gathered, ladders: Sequence[Ladder]) -> str:
-    """Say what came out: the verdict's sentence, else the main comparison, else how the loss moved."""
-    if told.verdict.get("sentence"):
-        return str(told.verdict["sentence"])
+    """Say what came out: the verdict's sentence, else how the runs compare, else how the loss moved."""
+    if told.verdict:
+        return told.verdict.sentence
+    several = overview(ladders)
+    if several:
+        return several.finding
     if ladders:
         return _scored(ladders[0])
     ended = [(name, taken) for run, name in told.trained.items() if (taken := summary(run))]

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from tunesmith.metrics.loss import CHOICE_LOSS, NATS_PER_TOKEN
 from tunesmith.reporting import charts
+from tunesmith.reporting.drawing import Chart
 from tunesmith.reporting.numbers import metric_title
 from tunesmith.runs.records import Ability, Forgetting, Step
 from tunesmith.runs.run import Run
@@ -15,11 +15,11 @@ ALL = "all together"
 
 @dataclass(frozen=True)
 class Forgotten:
-    """One training's forgetting, its chart for a wide page and a phone if there is anything to draw."""
+    """One training's forgetting, with its chart if there is anything to draw."""
 
     name: str
     told: Forgetting
-    chart: tuple[str, str] | None
+    chart: Chart | None
 
     @property
     def finding(self) -> str:
@@ -33,7 +33,7 @@ def forgotten(name: str, run: Run) -> Forgotten | None:
     if told is None:
         return None
     marks = _marks(told)
-    chart = charts.both(partial(charts.ladder, marks, "Share retained")) if len(marks) > 1 else None
+    chart = charts.dots(marks, "share retained", share=True) if len(marks) > 1 else None
     return Forgotten(name, told, chart)
 
 

@@ -1,16 +1,14 @@
 """The runs of a report, sorted out: what was evaluated, what was trained for it, and a climb's parts."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tunesmith.errors import RunError
 from tunesmith.reporting.compare import label, method_title
 from tunesmith.runs.records import Summary
 from tunesmith.runs.run import Run
-from tunesmith.runs.rungs import rungs_of
+from tunesmith.runs.rungs import Verdict, rungs_of, verdict_of
 
 
 @dataclass(frozen=True)
@@ -24,12 +22,15 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Gathered:
-    """The runs of a report: `trained` gives each training its name, `verdict` is empty if there is not exactly one."""
+    """The runs of a report: `trained` gives each training its name.
+
+    `verdict` is that of the one climb; None if there is not exactly one, as several would contradict each other.
+    """
 
     evaluated: tuple[Evaluated, ...]
     trained: Mapping[Run, str]
     climbs: tuple[Run, ...]
-    verdict: Mapping[str, Any]
+    verdict: Verdict | None
 
     def named(self) -> dict[Run, str]:
         """Give every run a name of its own, in the order to repeat them: a training before its evaluation."""
@@ -58,7 +59,8 @@ def gather(runs: Iterable[Run]) -> Gathered:
         for name, one in zip(names, found, strict=True)
     ]
     climbs = tuple(run for run in given if _verb(run) == "climb")
-    return Gathered(tuple(evaluated), dict(zip(trained, titles, strict=True)), climbs, _verdict(climbs))
+    verdict = verdict_of(climbs[0]) if len(climbs) == 1 else None
+    return Gathered(tuple(evaluated), dict(zip(trained, titles, strict=True)), climbs, verdict)
 
 
 def summary(run: Run) -> Summary | None:
@@ -84,18 +86,16 @@ def _climbed(climb: Run) -> list[Run | Evaluated]:
     """Give the trainings and evaluations of a climb, from its first rung to its last."""
     parts: list[Run | Evaluated] = []
     for rung in rungs_of(climb):
-        if rung.eval is not None:
-            trained = Run.open(climb.folder / rung.train) if rung.train else None
-            parts += [trained] if trained else []
-            parts.append(Evaluated(rung.name, Run.open(climb.folder / rung.eval), trained))
+        trained = opened(climb, rung.train)
+        parts += [trained] if trained else []
+        scored = opened(climb, rung.eval)
+        parts += [Evaluated(rung.name, scored, trained)] if scored else []
     return parts
 
 
-def _verdict(climbs: Sequence[Run]) -> dict[str, Any]:
-    """Give the verdict of the one climb; several would contradict each other."""
-    paths = [climb.folder / "verdict.json" for climb in climbs]
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
-    return dict(found[0]) if len(found) == 1 else {}
+def opened(climb: Run, folder: str | None) -> Run | None:
+    """Open a part of a climb by the folder that a rung names; None if it names none."""
+    return Run.open(climb.folder / folder) if folder else None
 
 
 def _maker(run: Run, trained: Sequence[Run]) -> Run | None:

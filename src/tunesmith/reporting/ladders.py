@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from tunesmith.errors import ConfigError, RunError, TunesmithError
 from tunesmith.metrics import CORRELATIONS, LOWER_IS_BETTER
 from tunesmith.reporting import charts
 from tunesmith.reporting.compare import Comparison, compare
+from tunesmith.reporting.drawing import Chart
 from tunesmith.reporting.gather import Evaluated, Gathered, summary
 from tunesmith.reporting.numbers import metric_title
 from tunesmith.runs.records import Score, Summary
@@ -69,11 +69,11 @@ class Ladder:
         """Say which colour of the page a line has."""
         return "before" if line is self.before else "after" if line is self.after else "other"
 
-    def chart(self) -> tuple[str, str]:
-        """Draw the main metric of each line, for a wide page and for a phone."""
+    def chart(self) -> Chart:
+        """Draw the main metric of each line."""
         scored = [(line, line.scores[self.main]) for line in self.lines if self.main in line.scores]
         marks = [charts.Mark(line.name, s.value, s.low, s.high, s.n, self.role(line)) for line, s in scored]
-        return charts.both(partial(charts.ladder, marks, metric_title(self.main)))
+        return charts.dots(marks, metric_title(self.main))
 
 
 def ladders(told: Gathered) -> list[Ladder]:
@@ -87,7 +87,8 @@ def _ladder(told: Gathered, task: str, split: str) -> Ladder:
     scored = [(one, scores) for one, scores in scored if scores]
     lines = tuple(_line(scored[0][0].run, one, scores, task) for one, scores in scored)
     metrics = tuple(dict.fromkeys(name for line in lines for name in line.scores))
-    return Ladder(task, split, metrics, lines, _after(lines, metrics[0], told.verdict.get("recommended")))
+    advised = told.verdict.recommended if told.verdict else None
+    return Ladder(task, split, metrics, lines, _after(lines, metrics[0], advised))
 
 
 def _scores(run: Run, task: str, split: str) -> dict[str, Score]:

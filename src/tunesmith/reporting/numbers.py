@@ -10,8 +10,8 @@ TITLES = {
 
 
 def fixed(value: float) -> str:
-    """Write a score or loss with three decimals."""
-    return f"{value:.3f}"
+    """Write a score or loss with three decimals, and a true minus."""
+    return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def signed(value: float) -> str:
@@ -67,6 +67,16 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s" if seconds < 10 else f"{rounded} s"
     minutes, rest = divmod(rounded, 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def amount(money: float) -> str:
+    """Write an amount of money, in the currency of the price: 0.0042, 1.37, 260."""
+    return f"{money:,.0f}" if money >= 100 else f"{money:.2f}" if money >= 0.1 else f"{money:.2g}"
+
+
+def along(value: float, start: float, end: float) -> str:
+    """Give how far a value lies from `start` to `end`, as a style has it."""
+    return f"{100 * (value - start) / ((end - start) or 1.0):.2f}%"
 
 
 def metric_title(name: str) -> str:

@@ -1,13 +1,14 @@
 """The report: one self-contained HTML page, computed from run folders and nothing else.
 
-The modules beside this one compute what each section shows; `report.html.jinja`
-words and arranges it. A section without facts is left out. The same runs give
+The modules beside this one compute what each section shows; the templates in
+`page/` word and arrange it. A section without facts is left out. The same runs give
 the same page, byte for byte.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from html import unescape
 from pathlib import Path
 
 import jinja2
@@ -15,13 +16,15 @@ import jinja2
 from tunesmith.data.ledger import Ledger
 from tunesmith.errors import RunError
 from tunesmith.recipe import Recipe
-from tunesmith.reporting import charts, facts, numbers
+from tunesmith.reporting import charts, climbed, drawing, facts, numbers
 from tunesmith.reporting.compare import method_title
+from tunesmith.reporting.drawing import Chart
 from tunesmith.reporting.examples import examples
 from tunesmith.reporting.finding import finding
 from tunesmith.reporting.forgotten import Forgotten, forgotten, task_losses
 from tunesmith.reporting.gather import gather, summary
 from tunesmith.reporting.ladders import ladders
+from tunesmith.reporting.overview import overview
 from tunesmith.reporting.terms import terms
 from tunesmith.reporting.warnings import warnings
 from tunesmith.runs.records import VirtualToken
@@ -37,7 +40,7 @@ class Training:
     options: Mapping[str, str]
     rows: Mapping[str, int]
     ledger: Ledger | None
-    curve: tuple[str, str] | None
+    curve: Chart | None
     window: int
     validated: bool
     virtual_tokens: Sequence[VirtualToken]
@@ -54,7 +57,8 @@ def render(runs: Sequence[Run]) -> str:
     return _page().render(
         **facts.heading(told, [ladder.task for ladder in found]),
         finding=finding(told, found),
-        reasons=told.verdict.get("reasons") or [],
+        climb=climbed.climbed(told, found),
+        overview=overview(found),
         ladders=found,
         trainings=[_training(name, run) for run, name in told.trained.items()],
         evaluations=facts.agree((one.name, facts.asked(one.run)) for one in told.evaluated),
@@ -88,14 +92,14 @@ def _training(name: str, run: Run) -> Training:
     asked = Recipe.parse(values, where=f"{run.folder}/recipe.yaml")
     losses, validated = _losses(run)
     window = len(losses) // 10 | 1  # odd, so that the mean is centred on a step
-    curve = charts.both(partial(charts.loss, losses, validated, window)) if losses else None
+    curve = charts.loss(losses, validated, window) if losses else None
     told = (_options(asked), facts.data_rows(run), run.ledger())
     lost = forgotten(name, run)
     by_task = task_losses(run.steps())
     return Training(name, asked, *told, curve, window, bool(validated), run.virtual_tokens(), by_task, lost)
 
 
-def _losses(run: Run) -> tuple[list[charts.Place], list[charts.Place]]:
+def _losses(run: Run) -> tuple[list[charts.Point], list[charts.Point]]:
     """Give (step, loss) of every step, and of every validation; the one before training is at step 0."""
     steps, taken = run.steps(), summary(run)
     validated = [(float(step.step), step.validation_loss) for step in steps if step.validation_loss is not None]
@@ -107,7 +111,9 @@ def _losses(run: Run) -> tuple[list[charts.Place], list[charts.Place]]:
 def _options(asked: Recipe) -> dict[str, str]:
     """Give what the method was asked beside its name, in words."""
     values = asked.method.model_dump(mode="json", exclude={"name"})
-    return {name.replace("_", " ").capitalize(): _said(value) for name, value in values.items()}
+    return {
+        name.replace("_", " ").capitalize(): _said(value) for name, value in values.items() if value not in ({}, [])
+    }
 
 
 def _said(value: object) -> str:
@@ -125,9 +131,15 @@ def _visible(word: str) -> str:
     )
 
 
+def _contents(body: str) -> list[tuple[str, str]]:
+    """Give the anchor and the title of each section of the page."""
+    found = re.findall(r'<section id="([^"]*)">\s*<h2>(.*?)</h2>', body, flags=re.DOTALL)
+    return [(anchor, unescape(title)) for anchor, title in found]
+
+
 def _page() -> jinja2.Template:
     """Load the template; whatever a run holds is escaped, and a name it lacks is an error rather than a blank."""
-    folder = jinja2.PackageLoader("tunesmith.reporting", "")
+    folder = jinja2.PackageLoader("tunesmith.reporting", "page")
     page = jinja2.Environment(
         loader=folder, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -142,8 +154,21 @@ def _page() -> jinja2.Template:
         "percent": numbers.percent,
         "count": numbers.count,
         "size": numbers.size,
+        "along": numbers.along,
+        "contents": _contents,
+        "overtaken": climbed.overtaken,
         "time": numbers.duration,
         "said": _said,
         "visible": _visible,
+    }
+    page.globals |= {
+        "script": drawing.script,
+        "page_script": drawing.page_script,
+        "figures": climbed.figures,
+        "digest": drawing.digest,
+        "price_chart": climbed.price_chart,
+        "kept_chart": climbed.kept_chart,
+        "totals_chart": climbed.totals_chart,
+        "tried_chart": climbed.tried_chart,
     }
     return page.get_template("report.html.jinja")
