@@ -81,7 +81,7 @@ def test_base_one_task_and_many_are_scored_task_by_task_those_held_out_too(score
     assert scored["many"].tasks() == sorted([*MIXED, "nli"])
     against = {one.task: one for one in compare(scored["base"], scored["many"]) if one.metric == "accuracy"}
     assert set(against) == {*MIXED, "nli"}
-    assert against["topic"].verdict() == "better"
+    assert against["topic"].difference > 0.1
     for task in MIXED:
         alone = compare(scored["base"], scored[f"own {task}"])[0]
         many = compare(scored[f"own {task}"], scored["many"])[0]
