@@ -171,6 +171,7 @@ def _copy(values: Mapping[str, Any], method: Any, narrow: Narrow) -> Model:
         torch.manual_seed(0)
         net = auto.from_config(config, dtype=narrow.dtype)
     encoder = Encoder(_Words(), kind, False, (1,), ids(method.virtual_tokens))  # type: ignore[arg-type]
+    net.eval()  # as a model is loaded
     model = Model("a narrow copy", net, encoder, kind, "", device.Dtype(narrow.dtype, ""))
     if narrow.checkpointing:
         net.gradient_checkpointing_enable({"use_reentrant": False})
