@@ -22,9 +22,12 @@ from typing import Any
 
 HERE = Path(__file__).parent
 OUT = HERE / "results" / "plan.json"
-WORDS = ["time", "people", "water", "house", "music", "green", "river", "stone", "paper", "light", "table", "small", "garden", "window", "morning", "letter"]
+WORDS = tuple("time people water house music green river stone paper light table small garden window".split())  # noqa: SIM905
 MEMORY = [
-    *({"model": "smollm2", "method": "lora", "length": n, "checkpointing": c} for n in (128, 512) for c in (False, True)),
+    *(
+        {"model": "smollm2", "method": "lora", "length": n, "checkpointing": c}
+        for n in (128, 512) for c in (False, True)
+    ),
     {"model": "smollm2", "method": "lora", "length": 900, "checkpointing": False},
     {"model": "smollm2", "method": "full", "length": 256, "checkpointing": False},
     {"model": "smollm2", "method": "full", "length": 256, "checkpointing": True},
@@ -51,28 +54,29 @@ T5_11B = {
     "num_heads": 128, "num_layers": 24, "num_decoder_layers": 24, "vocab_size": 32128, "feed_forward_proj": "relu",
     "relative_attention_num_buckets": 32, "tie_word_embeddings": True, "dropout_rate": 0.1,
 }  # fmt: skip
+SMALL = ["train.gradient_checkpointing=true", "train.batch_tokens=512", "length.max_tokens=512"]
 PUBLISHED = [
     {
-        "name": "65B, QLoRA", "config": LLAMA_65B, "settings": ["method.name=qlora", "train.gradient_checkpointing=true",
-        "train.batch_tokens=512", "length.max_tokens=512"], "within_gib": [34, 48],
+        "name": "65B, QLoRA", "config": LLAMA_65B, "settings": ["method.name=qlora", *SMALL],
+        "within_gib": [34, 48],
         "says": "finetuning a 65B model fits one 48 GB GPU (Dettmers et al. 2023, arXiv:2305.14314, abstract)",
     },
     {
-        "name": "65B, full, 16 bit", "config": LLAMA_65B, "settings": ["method.name=full", "train.batch_tokens=512",
-        "train.gradient_checkpointing=true", "length.max_tokens=512"], "within_gib": [726, 1454],
+        "name": "65B, full, 16 bit", "config": LLAMA_65B, "settings": ["method.name=full", *SMALL],
+        "within_gib": [726, 1454],
         "says": "regular 16-bit finetuning of 65B takes more than 780 GB (arXiv:2305.14314, section 1): 12 bytes a "
         "weight. Ours sums gradients and keeps masters in fp32: 2 + 2 + 4 + 4 + 8 = 20 bytes a weight at most",
     },
     {
-        "name": "70B, QLoRA", "config": LLAMA2_70B, "settings": ["method.name=qlora", "train.gradient_checkpointing=true",
-        "train.batch_tokens=512", "length.max_tokens=512"], "within_gib": [36, 48],
+        "name": "70B, QLoRA", "config": LLAMA2_70B, "settings": ["method.name=qlora", *SMALL],
+        "within_gib": [36, 48],
         "says": "as for 65B: a tenth more weights, in 4.127 bits each (arXiv:2305.14314, section 3)",
     },
     {
-        "name": "T5-11B, full", "config": T5_11B, "settings": ["method.name=full", "train.batch_tokens=512",
-        "train.gradient_checkpointing=true", "length.max_tokens=512"], "within_gib": [168, 240],
-        "says": "mixed-precision Adam holds 16 bytes a weight (Rajbhandari et al. 2020, arXiv:1910.02054, section 3.1): "
-        "169 GiB for 11.3 billion, before activations. Ours holds 20 at the peak",
+        "name": "T5-11B, full", "config": T5_11B, "settings": ["method.name=full", *SMALL],
+        "within_gib": [168, 240],
+        "says": "mixed-precision Adam holds 16 bytes a weight (Rajbhandari et al. 2020, arXiv:1910.02054, section "
+        "3.1): 169 GiB for 11.3 billion, before activations. Ours holds 20 at the peak",
     },
 ]  # fmt: skip
 

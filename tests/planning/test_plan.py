@@ -16,7 +16,6 @@ from tunesmith.planning.memory import Place, Sizes, Traced, pass_of, step_parts
 from tunesmith.planning.shape import shape_of
 from tunesmith.planning.work import forward_flops, step_flops
 
-
 TRACED = Traced(
     blocks=((30.0, 200.0, 18.0, 0, 0, 0, 0),), rest=(2.0, 0, 0, 0, 0, 0, 0), forward=(4.0, 0, 8.0, 0, 0, 0, 0),
     backward=(8.0, 0, 16.0, 0, 0, 0, 0), block=256, piece=512, room=1 << 22,
@@ -160,7 +159,9 @@ def test_a_family_whose_sizes_are_not_known_is_refused(recipe, tmp_path):
 def test_the_command_prints_parts_verdict_and_requests(recipe, tmp_path, monkeypatch, capsys):
     path = tmp_path / "recipe.yaml"
     path.write_text(recipe("limit.train=24").to_yaml())
-    code, out, _ = call(monkeypatch, capsys, "plan", str(path), "--price", "2", "--machine", "1x24", "--machine", "8x80")
+    code, out, _ = call(
+        monkeypatch, capsys, "plan", str(path), "--price", "2", "--machine", "1x24", "--machine", "8x80"
+    )
     assert code == 0
     for said in ("parameters learn", "activations", "peak of each device", "fits one 24 GB GPU", "few-shot 3", "price"):
         assert said in out

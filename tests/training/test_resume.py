@@ -366,5 +366,7 @@ def test_differences_are_named_with_both_values():
 def test_virtual_tokens_are_learned_under_gradient_checkpointing_too(tiny, colours, tmp_path, method):
     settings = (f"method.name={method}", "limit.train=16")
     whole = train(recipe_for(tiny("chat"), *settings), tmp_path / "whole", colours)
-    saving = train(recipe_for(tiny("chat"), *settings, "train.gradient_checkpointing=true"), tmp_path / "saving", colours)
+    saving = train(
+        recipe_for(tiny("chat"), *settings, "train.gradient_checkpointing=true"), tmp_path / "saving", colours
+    )
     assert saving.summary().final_loss == pytest.approx(whole.summary().final_loss, abs=1e-5)

@@ -6,6 +6,9 @@ GIB = 2**30
 # What the C library's allocator takes for what a step holds: 1.16 to 1.31 times, by method and length of rows
 # (benchmarks/plan.py). Fixed, because it is of the library and the engine's order of allocations, not of a model.
 HEAP = 1.23
+# What the libraries take beside it from the first steps on: compiled kernels, threads and their heaps. Measured as
+# what is left of a process after three steps and was not there before, 35 to 74 MiB.
+WARM = 48 * 2**20
 GPU_HEAP = 1.1  # assumed: torch's caching allocator keeps pieces; not measured by us
 GPU_PROCESS = 3 * GIB // 4  # assumed: a CUDA context and the libraries' workspaces
 # The share of its products' speed that a step reaches: 0.53 of them on a processor (docs/decisions/0008). On GPUs

@@ -25,7 +25,7 @@ from tunesmith.names import pick
 from tunesmith.planning.cost import trained_parameters
 from tunesmith.planning.fixes import fixes
 from tunesmith.planning.loads import Load, load_of, worst_rows
-from tunesmith.planning.machines import CPU_SHARE, GPU_HEAP, GPU_PROCESS, GPU_SHARE, HEAP, MACHINES, Machine
+from tunesmith.planning.machines import CPU_SHARE, GPU_HEAP, GPU_PROCESS, GPU_SHARE, HEAP, MACHINES, WARM, Machine
 from tunesmith.planning.memory import PACKED_BITS, PACKED_TWICE_BITS, Place, Sizes, Traced, pass_of, step_parts
 from tunesmith.planning.plan import Outlook, Plan
 from tunesmith.planning.shape import Shape, shape_of
@@ -135,7 +135,7 @@ def this_machine(recipe: Recipe | None = None) -> Machine:
         )  # fmt: skip
     cores = torch.get_num_threads()
     system.reset_peak()
-    taken = system.resident_bytes()
+    taken = system.resident_bytes() + WARM
     return Machine(
         name="here", told=f"this machine: {name}, {cores} cores", memory=system.available_bytes() + taken,
         flops=_speed(chosen), share=CPU_SHARE, process=taken, kind="cpu", lanes=min(LANES, cores), heap=HEAP,
