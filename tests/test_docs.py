@@ -63,7 +63,7 @@ def test_the_readmes_task_and_recipe_are_valid():
 def test_the_python_of_the_pages_compiles_and_uses_what_exists():
     import tunesmith
 
-    names = ("methods", "merging", "evaluation", "helm", "benchmarks", "tasks", "mixtures", "forgetting")
+    names = ("methods", "merging", "evaluation", "helm", "benchmarks", "tasks", "mixtures", "forgetting", "planning")
     pages = [README, *((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in names)]
     for code in (code for page in pages for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL)):
         if ">>>" not in code:
@@ -226,3 +226,14 @@ def test_a_mixture_of_three_formats_is_learned_and_evaluated_as_the_page_says(ow
         assert "accuracy" in out or "phrases" in out
     losses = [json.loads(text)["task_losses"] for text in Path("runs/mine/steps.jsonl").read_text().splitlines()]
     assert set().union(*losses) == {"phrases", "chats", "reviews"}
+
+
+@smollm2
+def test_the_commands_of_the_planning_page_run(monkeypatch, capsys):
+    page = (ROOT / "docs" / "planning.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\$ tunesmith (.*)$", page, re.MULTILINE)
+    assert len(lines) == 3
+    for line in lines:
+        code, out, errors = call(monkeypatch, capsys, *shlex.split(line))
+        assert code == 0, errors
+        assert "peak of each device" in out

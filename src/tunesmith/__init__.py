@@ -1,6 +1,6 @@
 """tunesmith: from a task file to a tuned model and an honest report.
 
-The verbs of the command line, under the same words: `preview`, `train`,
+The verbs of the command line, under the same words: `preview`, `plan`, `train`,
 `evaluate` (on the command line `eval`), `bench`, `score`, `compare`, `merge`, `report`, `climb`. Each
 is imported when it is first used.
 """
@@ -15,6 +15,10 @@ __version__ = version("tunesmith")
 
 _HOMES = {
     "preview": "tunesmith.training.preview",
+    "plan": "tunesmith.training.planned",
+    "this_machine": "tunesmith.training.planned",
+    "MACHINES": "tunesmith.planning.machines",
+    "probe": "tunesmith.training.probe",
     "train": "tunesmith.evaluation.measured",
     "evaluate": "tunesmith.evaluation.evaluate",
     "Question": "tunesmith.evaluation.evaluate",

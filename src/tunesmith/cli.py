@@ -16,7 +16,6 @@ from tunesmith.options import metric_and_value, numbers
 
 if TYPE_CHECKING:
     from tunesmith.recipe import Recipe
-    from tunesmith.training.preview import Preview
 
 app = typer.Typer(
     name="tunesmith",
@@ -40,8 +39,36 @@ def preview(
 ) -> None:
     """Show what the model will see: the tokens that carry loss, lengths, and what happens to the rows."""
     from tunesmith.training.preview import preview as make_preview
+    from tunesmith.training.preview import print_preview
 
-    _print_preview(make_preview(_recipe(what, settings), n))
+    print_preview(make_preview(_recipe(what, settings), n))
+
+
+@app.command()
+def plan(  # noqa: PLR0913, PLR0917 - each parameter is an option of the command
+    what: Annotated[str, typer.Argument(metavar="TASK|RECIPE", help="A recipe or task file, or an embedded task.")],
+    settings: Settings = None,
+    probe: Annotated[bool, typer.Option("--probe", help="Take three steps of the heaviest batch, for real.")] = False,
+    price: Annotated[float | None, typer.Option("--price", min=0.0, help="What an hour costs, in any money.")] = None,
+    machine: Annotated[
+        list[str] | None, typer.Option("--machine", help="here, cpu, 1x24, 1x80 or 8x80; may be repeated.")
+    ] = None,
+    requests: Annotated[int, typer.Option("--requests", min=1, help="How many requests to reckon with.")] = 1000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, bytes and seconds.")] = False,
+) -> None:
+    """Say what a training will take before it is begun: parameters, memory, time, money, and whether it fits."""
+    from tunesmith.reporting.planned import plan_lines
+    from tunesmith.training.planned import machines_named
+    from tunesmith.training.planned import plan as make_plan
+    from tunesmith.training.probe import probe as run_probe
+
+    recipe = _recipe(what, settings)
+    if probe and machine and machine[0] != "here":
+        raise ConfigError("--probe measures this machine", fix="leave --machine out, or begin with --machine here")
+    made = make_plan(recipe, machines=machines_named(machine or (), recipe), price=price)
+    made = run_probe(recipe, made) if probe else made
+    for line in [made.model_dump_json(indent=1)] if as_json else plan_lines(made, requests):
+        typer.echo(line)
 
 
 @app.command()
@@ -211,13 +238,11 @@ def climb(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
     target: Annotated[
         str | None, typer.Option("--target", metavar="METRIC=VALUE", help="Stop at the first rung that reaches it.")
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Test rows: the first n of a seeded order.")
-    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Test rows, the first of a seeded order.")] = None,
     requests: Annotated[
         int, typer.Option("--requests", min=1, help="How many requests the cheapest rung is chosen for.")
     ] = 1000,
-    price: Annotated[float | None, typer.Option("--price", min=0.0, help="What an hour of this machine costs.")] = None,
+    price: Annotated[float | None, typer.Option("--price", min=0.0, help="What an hour here costs.")] = None,
     shots: Annotated[
         str, typer.Option("--shots", metavar="K,K,...", help="Numbers of examples that few-shot is chosen from.")
     ] = "2,4,8",
@@ -372,20 +397,3 @@ def _helm(model: str, task: str | None, out: Path, drawn: tuple[int, int | None,
     run = helm(model, Question(load_task(task), shots=shots, limit=limit, seed=seed), out, _command(), fresh=fresh)
     typer.echo(helm_table([run]))
     typer.echo(f"answers and scores: {out}")
-
-
-def _print_preview(shown: "Preview") -> None:
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(highlight=False, soft_wrap=True)
-    colour = console.is_terminal and not console.no_color
-    for row in shown.rows:
-        head = f"row {row.id}  wording '{row.template}'  {row.prompt_tokens} tokens read, {row.answer_tokens} learned"
-        console.print(Text(head, style="bold"))
-        console.print(Text(row.prompt, style="dim"), end="")
-        console.print(Text(row.answer if colour else f"«{row.answer}»", style="bold green"))
-        console.print()
-    console.print("Marked text carries loss; all other text is only read.")
-    for line in (shown.length_line(), *shown.ledger.lines()):
-        console.print(Text(line))

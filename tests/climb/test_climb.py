@@ -1,10 +1,12 @@
 """The climb end to end, on real small models: every rung, its rules, killed and resumed."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from tunesmith.climb import climb as module
+from tunesmith.climb import memory
 from tunesmith.climb.climb import climb
 from tunesmith.climb.ladder import Ladder, ladder
 from tunesmith.data.task import load_task
@@ -121,7 +123,8 @@ def test_a_climb_stops_at_the_first_rung_that_reaches_the_target(tiny, colours_f
     run = climb(recipe, tmp_path / "climb", ASKED.model_copy(update={"target": ("exact_match", 0.0)}), say=told.append)
     rungs, verdict = rungs_of(run), verdict_of(run)
     assert [rung.passed_over is None for rung in rungs] == [True] + [False] * 5
-    assert "zero-shot reaches 0" in rungs[1].passed_over == verdict.stopped
+    assert "zero-shot reaches 0" in rungs[1].passed_over
+    assert "zero-shot reaches 0" in verdict.stopped
     assert "it reaches 0" in verdict.sentence
     with pytest.raises(ConfigError, match="first metric"):
         climb(recipe, tmp_path / "other", ASKED.model_copy(update={"target": ("rouge1", 0.5)}))
@@ -195,3 +198,41 @@ def test_nothing_taken_is_said(tiny, colours_file, tmp_path, monkeypatch):
         climb(recipe_for(tiny("chat"), task=str(colours_file)), tmp_path / "climb", ASKED, say=lambda _: None)
     assert not (tmp_path / "climb" / "DONE").exists()
     assert not json.loads((tmp_path / "climb" / "provenance.json").read_text()).get("nothing")
+
+
+def planned(needed):
+    """Give a stand-in for the plan of a training, which needs so many bytes by the method, where 1000 are free."""
+
+    def plan(recipe, machines):
+        told = SimpleNamespace(available=1000)
+        need = needed[recipe.method.name]
+        return SimpleNamespace(fits=lambda: need <= 1000, peak_bytes=need, outlooks=[told], fixes=())
+
+    return plan
+
+
+def test_qlora_stands_for_lora_where_memory_asks_for_it_and_full_tuning_is_tried_where_it_fits(
+    tiny, colours_file, tmp_path, monkeypatch
+):
+    """The plan is made up here: no test can count on a machine with so little memory."""
+    monkeypatch.setattr(memory, "plan", planned({"prompt_tuning": 10, "lora": 2000, "qlora": 900, "full": 5000}))
+    recipe = recipe_for(tiny("chat"), "limit.train=8", task=str(colours_file))
+    run = climb(recipe, tmp_path / "climb", ASKED, say=lambda _: None)
+    names = {rung.name: rung for rung in rungs_of(run)}
+    assert list(names)[3:] == ["prompt tuning", "QLoRA", "full fine-tuning"]
+    assert Run.open(run.folder / names["QLoRA"].train).asked()["method"]["name"] == "qlora"
+    assert "needs 5 kB of memory by its plan, 1 kB are free" in names["full fine-tuning"].passed_over
+    assert any(one.rung == "QLoRA" for one in verdict_of(run).contrasts)
+
+
+def test_a_lora_that_cannot_be_packed_is_passed_over(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "plan", planned({"lora": 2000, "qlora": 900}))
+    recipe = recipe_for("m", "method.dora=true")
+    with pytest.raises(FitError, match="LoRA needs 2 kB"):
+        memory.fitting(recipe, tmp_path / "none")
+    assert memory.fitting(recipe_for("m"), tmp_path / "none").method.name == "qlora"
+
+
+def test_a_real_plan_lets_a_small_training_through(tiny, colours_file, tmp_path):
+    recipe = recipe_for(tiny("chat"), task=str(colours_file))
+    assert memory.fitting(recipe, tmp_path / "none") == recipe

@@ -360,3 +360,13 @@ def test_differences_are_named_with_both_values():
     before, now = {"a": {"b": 1, "c": (1, 2)}, "d": 3}, {"a": {"b": 2, "c": [1, 2]}, "e": 4}
     assert differences(before, now) == ["a.b: 1 then, 2 now", "d: 3 then, None now", "e: None then, 4 now"]
     assert differences(make_recipe({}).model_dump(), make_recipe({}).model_dump()) == []
+
+
+@pytest.mark.parametrize("method", ["prefix", "prompt_tuning", "p_tuning"])
+def test_virtual_tokens_are_learned_under_gradient_checkpointing_too(tiny, colours, tmp_path, method):
+    settings = (f"method.name={method}", "limit.train=16")
+    whole = train(recipe_for(tiny("chat"), *settings), tmp_path / "whole", colours)
+    saving = train(
+        recipe_for(tiny("chat"), *settings, "train.gradient_checkpointing=true"), tmp_path / "saving", colours
+    )
+    assert saving.summary().final_loss == pytest.approx(whole.summary().final_loss, abs=1e-5)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tunesmith.climb import verdict as deciding
 from tunesmith.climb.ladder import Ladder, Step, below, ladder
+from tunesmith.climb.memory import fitted
 from tunesmith.climb.rung import Taken, prompted, trained
 from tunesmith.data.task import Task, load_task
 from tunesmith.errors import ConfigError, DataError, FitError, RunError
@@ -77,28 +78,31 @@ class Climb:
     tests: dict[tuple[str, str], Comparison] = field(default_factory=dict)
     stopped: str | None = None
 
-    def up(self, steps: Sequence[Step]) -> None:
+    def up(self, ladder: Sequence[Step]) -> None:
         """Take the rungs of one model, until one of the rules ends it."""
-        for step in steps:
+        steps = list(ladder)
+        for place, step in enumerate(ladder):
             why = self._enough(steps, step)
             if why is not None:
-                self.stopped = why
-                self.say(f"{step.name} is not tried: {why}")
-                self.rungs.append(Rung(name=step.name, model=step.model, method=_method(step), passed_over=why))
+                self.stopped = f"{step.name} was not tried: {why}."
+                self._pass_over(step, why)
                 continue
-            self._take(step, below(list(self.runs), steps, step))
+            try:
+                steps[place] = fitted(step, self.root.folder)
+                self._take(steps[place], below(list(self.runs), steps, steps[place]))
+            except (FitError, RunError) as wrong:
+                if isinstance(wrong, RunError) and not _forgot(self.root.folder, step):
+                    raise
+                self._pass_over(step, wrong.what)
             self.root.write_json(RUNGS, [rung.model_dump() for rung in self.rungs])
+
+    def _pass_over(self, step: Step, why: str) -> None:
+        self.say(f"{step.name}: passed over, {why}")
+        self.rungs.append(Rung(name=step.name, model=step.model, method=_method(step), passed_over=why))
 
     def _take(self, step: Step, lower: str | None) -> None:
         """Take one rung, test it against all that were taken before, and say how it stands to the one below."""
-        try:
-            taken = self._made(step)
-        except (FitError, RunError) as wrong:
-            if isinstance(wrong, RunError) and not _forgot(self.root.folder, step):
-                raise
-            self.say(f"{step.name}: passed over, {wrong.what}")
-            self.rungs.append(Rung(name=step.name, model=step.model, method=_method(step), passed_over=wrong.what))
-            return
+        taken = self._made(step)
         for name, run in self.runs.items():
             self.tests[step.name, name] = compare_on(run, taken.run, run.scores()[0])
         self.rungs.append(taken.rung)

@@ -108,7 +108,7 @@ def load_encoder(place: Place, prompting: str = "auto") -> Encoder:
 
     `prompting` is `chat`, `plain`, or `auto`: chat where the tokenizer has a chat template.
     """
-    config = _config(place)
+    config = read_config(place)
     tokenizer = _from_pretrained(AutoTokenizer, place)
     kind: Kind = "encoder-decoder" if config.is_encoder_decoder else "decoder"
     has_template = tokenizer.chat_template is not None
@@ -157,7 +157,8 @@ def read_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrain
     return net, _from_pretrained(AutoTokenizer, place)
 
 
-def _config(place: Place) -> Any:
+def read_config(place: Place) -> Any:
+    """Read a model's config, and nothing else of it. Raises ModelError."""
     return _from_pretrained(AutoConfig, place)
 
 

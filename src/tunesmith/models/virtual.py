@@ -50,6 +50,8 @@ class Words(nn.Module):
             inside = (places >= 0) & (places < len(vectors))
             taken = int(inside.sum())
             if taken:
+                if found.is_leaf and found.requires_grad:  # transformers marks it so for checkpointing
+                    found = found.clone()
                 found[inside] = vectors[places[inside]].to(found.dtype)
                 left -= taken
         if left:

@@ -5,6 +5,7 @@ from pathlib import Path
 from tunesmith.reporting.compare import Comparison, compare, label
 from tunesmith.reporting.forgotten import lines, task_losses
 from tunesmith.reporting.numbers import duration, p_value, percent, signed, whole
+from tunesmith.reporting.planned import foreseen_lines
 from tunesmith.runs.records import Summary
 from tunesmith.runs.run import Run
 from tunesmith.runs.rungs import Contrast, Cost, Rung
@@ -19,6 +20,7 @@ def train_lines(run: Run) -> list[str]:
         *(ledger.lines() if ledger else []),
         f"{facts.steps} steps, {facts.tokens} tokens in {facts.seconds:.0f} s "
         f"({facts.tokens_per_second:.0f} tokens/s), peak memory {facts.peak_memory_bytes / 2**30:.1f} GiB",
+        *foreseen_lines(run),
         f"loss {facts.first_loss:.3f} -> {facts.final_loss:.3f}{validation}",
         *_task_lines(run),
         *(lines(told) if (told := run.forgetting()) else []),

@@ -51,6 +51,27 @@ def memory_bytes() -> int:
         return 0
 
 
+def available_bytes() -> int:
+    """Give the memory that a new program could take, in bytes; less where a control group allows less. 0: not told."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return memory_bytes()
+    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), memory_bytes())
+    return min([free, *_allowed()])
+
+
+def _allowed() -> list[int]:
+    """Give what control groups leave of their limits, version 2 and version 1."""
+    folders = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
+    found = []
+    for limit, used in folders:
+        with contextlib.suppress(OSError, ValueError):  # no such group, or "max"
+            values = [int(Path("/sys/fs/cgroup", name).read_text(encoding="ascii")) for name in (limit, used)]
+            found.append(max(0, values[0] - values[1]))
+    return found
+
+
 def reset_peak() -> None:
     """Start measuring peak memory anew; where the system cannot, the peak is that of the whole process."""
     gc.collect()
@@ -62,8 +83,17 @@ def reset_peak() -> None:
         return
 
 
+def resident_bytes() -> int:
+    """Give the resident memory in bytes now; the peak where the system does not tell."""
+    return _status("VmRSS")
+
+
 def peak_bytes() -> int:
     """Give the most resident memory in bytes since `reset_peak`."""
+    return _status("VmHWM")
+
+
+def _status(name: str) -> int:
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -71,7 +101,7 @@ def peak_bytes() -> int:
 
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return used if sys.platform == "darwin" else used * 1024
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 def _version(package: str) -> str | None:

@@ -17,6 +17,7 @@ import yaml
 from tunesmith.config import Record
 from tunesmith.data.ledger import Ledger
 from tunesmith.errors import FitError, RunError
+from tunesmith.planning.plan import Plan
 from tunesmith.runs import lock
 from tunesmith.runs.records import (
     Answer,
@@ -173,6 +174,12 @@ class Run:
         if not (self.folder / "forgetting.json").is_file():
             return None
         return Forgetting.parse(self._json("forgetting.json"), where=str(self.folder / "forgetting.json"))
+
+    def plan(self) -> Plan | None:
+        """Give what was planned before the first step; None if it could not be told."""
+        if not (self.folder / "plan.json").is_file():
+            return None
+        return Plan.parse(self._json("plan.json"), where=str(self.folder / "plan.json"))
 
     def abilities(self, task: str) -> list[Answer]:
         """Give the answers, after the training, to one task by which forgetting was measured."""

@@ -100,10 +100,14 @@ class Past:
 
 def lay_out(model: Model, learned: Sequence[Sequence[Encoded]], recipe: Recipe) -> Plan:
     """Fix which of the rows of each epoch meet in which step; depends on the recipe and the rows' ids alone."""
+    return lay_out_rows(can_pack(model.net), learned, recipe)
+
+
+def lay_out_rows(packs: bool, learned: Sequence[Sequence[Encoded]], recipe: Recipe) -> Plan:
+    """Lay out rows for a model, of which only whether its rows are packed matters."""
     epochs = []
     for epoch, rows in enumerate(learned):
-        order = epoch_order(rows, recipe.seed, epoch)
-        filled = fill(model, order, recipe)
+        filled = _filled(packs, epoch_order(rows, recipe.seed, epoch), recipe)
         epochs.append(tuple(tuple(tuple(b) for b in group) for group in groups(filled, recipe.train.accumulate)))
     return Plan(tuple(epochs))
 
@@ -168,7 +172,7 @@ def gradients(model: Model, plan: Plan, weights: Sequence[nn.Parameter], n: int)
         made = [part for rows in place.group for part in _parts(model, rows)]
         answers = sum(batch.answer_tokens for batch in made)
         total = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
-        with _attention(model):
+        with attention(model):
             for batch in made:
                 try:
                     loss = loss_at(model.net, batch.inputs, batch.keep, batch.targets)[0] / answers
@@ -189,8 +193,8 @@ def mean_loss(model: Model, rows: Sequence[Encoded], recipe: Recipe) -> float:
 
     model.net.eval()
     made = [make_batch(model, group) for group in fill(model, rows, recipe)]
-    with _attention(model), side_by_side() as together:
-        run = together if _can_part(model, made[0]) else alone
+    with attention(model), side_by_side() as together:
+        run = together if can_part(model, made[0]) else alone
         return sum(run(told, made)) / sum(batch.answer_tokens for batch in made)
 
 
@@ -201,18 +205,22 @@ def make_batch(model: Model, rows: Sequence[Encoded]) -> Batch:
     if model.kind == "encoder-decoder":
         return batches.encoder_decoder(rows, pad, config.decoder_start_token_id, model.device)
     if can_pack(model.net):
-        return batches.packed(rows, model.device, share=not _drops(model.net))
+        return batches.packed(rows, model.device, share=not drops(model.net))
     return batches.padded(rows, pad, model.device)
 
 
-def _drops(net: torch.nn.Module) -> bool:
+def drops(net: torch.nn.Module) -> bool:
     """Tell whether dropout is at work."""
     return any(isinstance(module, torch.nn.Dropout) and module.p and module.training for module in net.modules())
 
 
 def fill(model: Model, rows: Sequence[Encoded], recipe: Recipe) -> list[list[Encoded]]:
     """Put rows together into batches within `train.batch_tokens`; the order depends on them and the seed alone."""
-    if can_pack(model.net):
+    return _filled(can_pack(model.net), rows, recipe)
+
+
+def _filled(packs: bool, rows: Sequence[Encoded], recipe: Recipe) -> list[list[Encoded]]:
+    if packs:
         return pack(rows, recipe.train.batch_tokens)
     return pack_padded(rows, recipe.train.batch_tokens, recipe.seed)
 
@@ -220,14 +228,14 @@ def fill(model: Model, rows: Sequence[Encoded], recipe: Recipe) -> list[list[Enc
 def _parts(model: Model, rows: Sequence[Encoded]) -> list[Batch]:
     """Make a micro batch; in parts where those can be taken side by side, on any number of cores."""
     whole = make_batch(model, rows)
-    with _attention(model):
-        apart = _can_part(model, whole)
+    with attention(model):
+        apart = can_part(model, whole)
     return [make_batch(model, part) for part in cut(rows, model.width)] if apart else [whole]
 
 
-def _can_part(model: Model, batch: Batch) -> bool:
+def can_part(model: Model, batch: Batch) -> bool:
     """Tell whether batches like this one may be taken side by side: dropout would draw in no order."""
-    return model.device.type == "cpu" and not _drops(model.net) and has_fast_pass(model.net, batch.inputs)
+    return model.device.type == "cpu" and not drops(model.net) and has_fast_pass(model.net, batch.inputs)
 
 
 class _Learned(NamedTuple):
@@ -254,8 +262,8 @@ def _accumulate(
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as wrong:
             raise _out_of_memory(batch, wrong) from wrong
 
-    with _attention(model):
-        run = together if _can_part(model, made[0]) else alone
+    with attention(model):
+        run = together if can_part(model, made[0]) else alone
         for batch, learned in zip(made, run(learn, made), strict=True):
             optimizer.collect(learned.gradients)
             total += learned.loss
@@ -302,5 +310,6 @@ def _dropout_of(seed: int, step: int) -> Iterator[None]:
         yield
 
 
-def _attention(model: Model) -> AbstractContextManager[None]:
+def attention(model: Model) -> AbstractContextManager[None]:
+    """Give the context in which a model attends to packed rows, where it can."""
     return attending(model.net, PACKED) if can_pack(model.net) else nullcontext()

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from rich.console import Console
+from rich.text import Text
+
 from tunesmith.data.encode import Encoded, Encoder
 from tunesmith.data.ledger import Ledger
 from tunesmith.data.task import Task
@@ -59,3 +62,18 @@ def _show(encoder: Encoder, row: Encoded, template: str) -> Shown:
         return str(encoder.tokenizer.decode(real, skip_special_tokens=False))
 
     return Shown(row.id, template, text(row.prompt), text(row.answer), len(row.prompt), len(row.answer))
+
+
+def print_preview(shown: Preview) -> None:
+    """Print rows with the text that carries loss marked, then lengths and the ledger."""
+    console = Console(highlight=False, soft_wrap=True)
+    colour = console.is_terminal and not console.no_color
+    for row in shown.rows:
+        head = f"row {row.id}  wording '{row.template}'  {row.prompt_tokens} tokens read, {row.answer_tokens} learned"
+        console.print(Text(head, style="bold"))
+        console.print(Text(row.prompt, style="dim"), end="")
+        console.print(Text(row.answer if colour else f"«{row.answer}»", style="bold green"))
+        console.print()
+    console.print("Marked text carries loss; all other text is only read.")
+    for line in (shown.length_line(), *shown.ledger.lines()):
+        console.print(Text(line))

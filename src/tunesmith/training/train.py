@@ -30,6 +30,7 @@ from tunesmith.training.gauging import Gauge, Gauging, begin, clear, kept, too_m
 from tunesmith.training.interrupt import stop_on_interrupt
 from tunesmith.training.loop import Past, Plan, gradients, lay_out, mean_loss, steps
 from tunesmith.training.optimizer import MasterAdamW
+from tunesmith.training.planned import foresee
 from tunesmith.training.prepare import Prepared, labels, load_work, prepare_rows, training_encoder
 from tunesmith.training.resume import Begun, Learning, method_state, refuse_changes, restore, save
 from tunesmith.training.trackers import check, export
@@ -66,6 +67,7 @@ def train(
     place = find(recipe.model)
     encoder = training_encoder(place, recipe)
     prepared = prepare_rows(work, recipe, encoder)
+    foreseen = None if begun_before else foresee(recipe, prepared)
     model = load(place, encoder, recipe.dtype, methods.place_of_base(recipe.method))
     check_context(model, recipe)
     recipe = recipe.resolved(model.width)
@@ -78,6 +80,8 @@ def train(
             refuse_changes(run, asked, origin)
         else:
             run = Run.create(folder, asked, _disk_bytes(model, recipe))
+            if foreseen:
+                run.write_json("plan.json", foreseen.model_dump(mode="json"))
         run.write_json("ledger.json", prepared.ledger.model_dump())
         if not (folder / "provenance.json").is_file():
             run.write_json("provenance.json", origin)

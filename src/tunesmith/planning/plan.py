@@ -1,0 +1,119 @@
+"""Plan: what a training will take on some machines, whether it fits, and what using it will cost."""
+
+from pydantic import Field
+
+from tunesmith.config import Record
+from tunesmith.planning.machines import Machine
+from tunesmith.planning.memory import Parts
+
+
+class Outlook(Record):
+    """A training on one machine: memory of each device by part, and seconds, which lie between `low` and `high`.
+
+    `fits` compares the peak with the bytes that are `available` there. `rate` is in floating point operations per
+    second. `price` is in the user's own money.
+    """
+
+    machine: str
+    told: str
+    parts: Parts
+    available: int
+    rate: float
+    seconds: float
+    low: float
+    high: float
+    price: float | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Tell whether the peak stays within what is available."""
+        return self.parts.peak <= self.available
+
+
+class Rung(Record):
+    """What one request takes after: the prompt's tokens, those of its answer, and seconds by their arithmetic."""
+
+    name: str
+    prompt_tokens: float
+    answer_tokens: float
+    seconds: float
+    price: float | None = None
+
+
+class Probed(Record):
+    """What three steps of the heaviest batch took, beside what was planned for them."""
+
+    peak_bytes: int
+    planned_bytes: int
+    step_seconds: float
+    planned_seconds: float
+    tokens_per_second: float
+
+
+class Fix(Record):
+    """Settings under which the training fits, the peak then, and how many times as long it takes."""
+
+    settings: tuple[str, ...]
+    peak_bytes: int
+    slower: float
+
+    def line(self) -> str:
+        """Give the settings as they are typed."""
+        return " ".join(f"-s {one}" for one in self.settings)
+
+
+class Plan(Record):
+    """What a training will take.
+
+    `outlooks` are by machine, the first is the one that was asked for, or this one. `artifact_bytes` is what is saved.
+    `tokens` are those of all steps. `fixes` are for the first machine, if it does not fit there.
+    `notes` say what was assumed.
+    """
+
+    model: str
+    method: str
+    total_parameters: int
+    trained_parameters: int
+    dtype: str
+    steps: int
+    tokens: int
+    batch_tokens: int
+    longest: int
+    artifact_bytes: int
+    outlooks: tuple[Outlook, ...] = Field(min_length=1)
+    fixes: tuple[Fix, ...] = ()
+    rungs: tuple[Rung, ...] = ()
+    probed: Probed | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def peak_bytes(self) -> int:
+        """Give the most memory it takes, on the first machine."""
+        return self.outlooks[0].parts.peak
+
+    @property
+    def seconds(self) -> float:
+        """Give how long it takes there."""
+        return self.outlooks[0].seconds
+
+    def fits(self, within: Machine | int | None = None) -> bool:
+        """Tell whether it fits the first machine, another that was planned for, or this many bytes.
+
+        Raises KeyError for a machine that was not planned for.
+        """
+        if isinstance(within, int):
+            return self.peak_bytes <= within
+        if within is None:
+            return self.outlooks[0].fits
+        return {one.machine: one for one in self.outlooks}[within.name].fits
+
+    def requests_that_pay(self) -> float | None:
+        """Count the requests after which training has cost less time than the examples in few-shot prompts.
+
+        None if a tuned request saves nothing.
+        """
+        by_name = {one.name.split(" ")[0]: one for one in self.rungs}
+        if not {"few-shot", "tuned"} <= set(by_name):
+            return None
+        saved = by_name["few-shot"].seconds - by_name["tuned"].seconds
+        return self.seconds / saved if saved > 0 else None

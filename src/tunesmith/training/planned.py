@@ -1,0 +1,333 @@
+"""The verb `plan`: what a training will take, before any of it is spent.
+
+Rows are rendered and encoded as a training would, and laid out into its very batches; the model's config gives
+sizes, narrow copies of it the memory of a pass (`trace.py`). No weights are read.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tunesmith.data.blend import Blend
+from tunesmith.data.encode import Encoded
+from tunesmith.data.rows import first
+from tunesmith.data.task import Task
+from tunesmith.errors import ModelError
+from tunesmith.method import BitFit, Full, Layers, Norms, Qlora, SparseMask
+from tunesmith.models import device
+from tunesmith.models.load import find, read_config
+from tunesmith.names import pick
+from tunesmith.planning.cost import trained_parameters
+from tunesmith.planning.fixes import fixes
+from tunesmith.planning.loads import Load, load_of, worst_rows
+from tunesmith.planning.machines import CPU_SHARE, GPU_HEAP, GPU_PROCESS, GPU_SHARE, HEAP, MACHINES, WARM, Machine
+from tunesmith.planning.memory import PACKED_BITS, PACKED_TWICE_BITS, Place, Sizes, Traced, pass_of, step_parts
+from tunesmith.planning.plan import Outlook, Plan
+from tunesmith.planning.shape import Shape, shape_of
+from tunesmith.planning.work import step_flops
+from tunesmith.recipe import Recipe
+from tunesmith.runs import machine as system
+from tunesmith.training import batches
+from tunesmith.training.lanes import LANES, cut
+from tunesmith.training.loop import Plan as Layout
+from tunesmith.training.loop import lay_out_rows
+from tunesmith.training.prepare import Prepared, load_work, prepare_rows, training_encoder
+from tunesmith.training.requests import rungs
+from tunesmith.training.trace import Engine, rows_lengths, trace
+
+HEAVIEST = 8  # batches that are looked at for the peak, of those that hold the most as a whole
+ASSUMED_ANSWERS = 0.25  # of the tokens of a row, where rows cannot be read
+WITHIN = (Full, BitFit, Norms, Layers, SparseMask)  # methods whose weights are the model's own
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a training as they are learned; `steps` are laid out where they could be read, else the worst."""
+
+    layout: Layout | None
+    epochs: int
+    longest: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that a plan is made of, but for the machine."""
+
+    recipe: Recipe
+    config: dict[str, Any]
+    shape: Shape
+    trained: int
+    traced: Traced
+    engine: Engine
+    dtype: torch.dtype
+    rows: Rows
+
+
+def plan(
+    recipe: Recipe, task: Task | Blend | None = None, machines: Sequence[Machine] = (), price: float | None = None
+) -> Plan:
+    """Plan a training on `machines`; without any on this one, and beside it on each of the table.
+
+    `price` is what an hour costs, all devices together. Fixes are told for the first machine. Raises
+    ModelError for a family whose sizes are not known, and whatever a training would refuse in its rows.
+    """
+    place = find(recipe.model)
+    config = read_config(place).to_dict()
+    shape_of(config)  # refuses a family it does not know before rows are read
+    prepared = _prepared(recipe, task)
+    work_of(recipe, config, prepared)  # first: what is loaded for it is then part of what the program takes
+    made = plan_rows(recipe, config, prepared, tuple(machines) or (this_machine(recipe), *MACHINES.values()), price)
+    if isinstance(prepared, int):
+        return made
+    return made.model_copy(update={"rungs": rungs(recipe, task or load_work(recipe), shape_of(config), made)})
+
+
+def plan_rows(
+    recipe: Recipe,
+    config: dict[str, Any],
+    prepared: Prepared | int,
+    machines: Sequence[Machine],
+    price: float | None = None,
+) -> Plan:
+    """Plan for rows that have been prepared, or for this many of which nothing is known."""
+
+    def replan(changed: Recipe) -> Plan:
+        again = prepared
+        if changed.length != recipe.length and isinstance(prepared, Prepared):
+            again = shortened(prepared, changed.length.max_tokens)
+        return _made(changed, config, again, machines[:1], price)
+
+    made = _made(recipe, config, prepared, machines, price)
+    return made if made.fits() else made.model_copy(update={"fixes": fixes(recipe, made, replan)})
+
+
+def machines_named(names: Sequence[str], recipe: Recipe) -> tuple[Machine, ...]:
+    """Give machines by name, "here" being this one. Raises ConfigError for a name that is not known."""
+    known = {"here": None, **MACHINES}
+    return tuple(pick(known, name, "machine") or this_machine(recipe) for name in names)
+
+
+def foresee(recipe: Recipe, prepared: Prepared) -> Plan | None:
+    """Plan a training that is about to start, on this machine; None where sizes or the method cannot be told."""
+    try:
+        config = read_config(find(recipe.model)).to_dict()
+        work_of(recipe, config, prepared)  # first: what is loaded for it is then part of what the program takes
+        return _made(recipe, config, prepared, (this_machine(recipe),), None)
+    except ModelError:
+        return None
+
+
+def this_machine(recipe: Recipe | None = None) -> Machine:
+    """Describe the machine this runs on: what is free now, how fast its products are, what the program takes."""
+    chosen = device.choose_dtype(recipe.dtype if recipe else "auto").torch
+    name = device.device_name()
+    if device.current().type == "cuda":
+        free, _ = torch.cuda.mem_get_info()
+        return Machine(
+            name="here", told=name, memory=free + torch.cuda.memory_reserved(), flops=_speed(chosen), share=GPU_SHARE,
+            process=GPU_PROCESS, heap=GPU_HEAP,
+        )  # fmt: skip
+    cores = torch.get_num_threads()
+    system.reset_peak()
+    taken = system.resident_bytes() + WARM
+    return Machine(
+        name="here", told=f"this machine: {name}, {cores} cores", memory=system.available_bytes() + taken,
+        flops=_speed(chosen), share=CPU_SHARE, process=taken, kind="cpu", lanes=min(LANES, cores), heap=HEAP,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=4)
+def _speed(dtype: torch.dtype, seconds: float = 0.2) -> float:
+    """Measure floating point operations per second: products of 1 024 rows of 1 024, the best of a few."""
+    on = device.current()
+    a, b = (torch.randn(1024, 1024, device=on).to(dtype) for _ in range(2))
+    best, until = 0.0, time.perf_counter() + seconds
+    while not best or time.perf_counter() < until:
+        started = time.perf_counter()
+        for _ in range(4):
+            c = a @ b
+        c[0, 0].item()
+        best = max(best, 4 * 2 * 1024**3 / (time.perf_counter() - started))
+    return best
+
+
+def shortened(prepared: Prepared, most: int) -> Prepared:
+    """Give rows none of which is longer than `most` tokens: their prompts lose what is too much."""
+
+    def short(row: Encoded) -> Encoded:
+        return replace(row, prompt=row.prompt[max(0, row.size - most) :] or row.prompt[-1:])
+
+    return replace(prepared, epochs=tuple(tuple(map(short, epoch)) for epoch in prepared.epochs))
+
+
+def _prepared(recipe: Recipe, task: Task | Blend | None) -> Prepared | int:
+    """Prepare the rows; count them where the model's folder has no tokenizer to read them with."""
+    work = task or load_work(recipe)
+    place = find(recipe.model)
+    folder = Path(place.source)
+    if folder.is_dir() and place.gguf is None and not any(folder.glob("*token*")) and not any(folder.glob("*.model")):
+        if isinstance(work, Task):
+            return len(first(work.rows("train"), recipe.limit.train, recipe.seed))
+        return len(work.epoch(0))
+    return prepare_rows(work, recipe, training_encoder(place, recipe))
+
+
+def _made(
+    recipe: Recipe, config: dict[str, Any], prepared: Prepared | int, machines: Sequence[Machine], price: float | None
+) -> Plan:
+    work = work_of(recipe, config, prepared)
+    outlooks = tuple(_outlook(work, one, price) for one in machines)
+    steps, loads = _all(work)
+    shape, method = work.shape, recipe.method
+    saved = shape.total if isinstance(method, Full) else work.trained
+    return Plan(
+        model=recipe.model,
+        method=method.name,
+        total_parameters=shape.total + (0 if isinstance(method, WITHIN) else work.trained),
+        trained_parameters=work.trained,
+        dtype=device.dtype_name(work.dtype),
+        steps=steps,
+        tokens=int(sum(load.real * times for load, times in loads)),
+        batch_tokens=recipe.train.batch_tokens,
+        longest=work.rows.longest,
+        artifact_bytes=saved * work.dtype.itemsize,
+        outlooks=outlooks,
+        notes=_notes(work),
+    )
+
+
+def work_of(recipe: Recipe, config: dict[str, Any], prepared: Prepared | int) -> Work:
+    """Gather what a plan is made of. Raises ModelError where sizes or the method cannot be told."""
+    shape = shape_of(config)
+    dtype = device.choose_dtype(recipe.dtype).torch
+    trained = trained_parameters(recipe.method, shape)
+    traced, engine = trace(config, recipe.method, recipe.train.gradient_checkpointing, dtype)
+    if isinstance(prepared, int):
+        most = min(recipe.length.max_tokens, int(config.get("max_position_embeddings") or recipe.length.max_tokens))
+        rows = Rows(None, recipe.train.epochs, most, prepared)
+    else:
+        layout = lay_out_rows(engine.laying == "packed", prepared.epochs, recipe)
+        longest = max(row.size for epoch in prepared.epochs for row in epoch)
+        rows = Rows(layout, len(prepared.epochs), longest, len(prepared.rows))
+    return Work(recipe, config, shape, trained, traced, engine, dtype, rows)
+
+
+def _notes(work: Work) -> tuple[str, ...]:
+    found = []
+    if work.rows.layout is None:
+        found.append(
+            f"the model's folder has no tokenizer: rows are taken to have length.max_tokens, {work.rows.longest} "
+            f"tokens, {ASSUMED_ANSWERS:.0%} of them learned; tokens and time are then the most it can be"
+        )
+    if isinstance(work.recipe.method, Qlora):
+        found.append("on a processor the dense weights that are read stay mapped, and are counted")
+    return tuple(found)
+
+
+def _all(work: Work) -> tuple[int, list[tuple[Load, float]]]:
+    """Give the steps of a training, and each load with how often it is taken."""
+    if work.rows.layout is not None:
+        return work.rows.layout.steps, [(load_rows(work, batch), 1.0) for batch in _batches(work.rows.layout)]
+    load, rows = _assumed(work)
+    times = work.rows.epochs * work.rows.count / rows
+    return max(1, round(times / work.recipe.train.accumulate)), [(load, times)]
+
+
+def _assumed(work: Work) -> tuple[Load, int]:
+    rows = worst_rows(work.recipe.train.batch_tokens, work.rows.longest, ASSUMED_ANSWERS)
+    return load_of(rows, work.engine.laying, work.traced.block), len(rows)
+
+
+def _batches(layout: Layout) -> Sequence[Sequence[Encoded]]:
+    return [batch for epoch in layout.epochs for group in epoch for batch in group]
+
+
+def load_rows(work: Work, rows: Sequence[Encoded]) -> Load:
+    """Give the load of a batch."""
+    shared = batches.shared(rows) if work.engine.shares else 0
+    return load_of(rows_lengths(rows), work.engine.laying, work.traced.block, shared)
+
+
+def heaviest(work: Work, sizes: Sizes) -> list[Sequence[Encoded]]:
+    """Give the batches that hold the most, the first first."""
+    every = _batches(work.rows.layout) if work.rows.layout else []
+    return sorted(every, key=lambda batch: -pass_of(load_rows(work, batch), work.traced, sizes).total)[:HEAVIEST]
+
+
+def _outlook(work: Work, machine: Machine, price: float | None) -> Outlook:
+    sizes = sizes_of(work, machine.kind)
+    _, loads = _all(work)
+    flops = sum(flops_of(work, load) * times for load, times in loads)
+    seconds = flops / machine.rate
+    gathered = max(work.shape.block(stack) for stack in work.shape.stacks) * sizes.itemsize
+    place = Place(
+        process=machine.process,
+        lanes=machine.lanes if work.engine.parts else 1,
+        shards=machine.devices,
+        gathered=2 * gathered if machine.devices > 1 else 0,
+        heap=machine.heap,
+    )
+    return Outlook(
+        machine=machine.name,
+        told=machine.told,
+        parts=step_parts(_passes(work, sizes, place.lanes, machine.kind), work.traced, sizes, place),
+        available=machine.memory,
+        rate=machine.rate,
+        seconds=seconds,
+        low=seconds * machine.low,
+        high=seconds * machine.high,
+        price=None if price is None else price * seconds / 3600,
+    )
+
+
+def flops_of(work: Work, load: Load) -> float:
+    """Count the arithmetic of one batch, forward and backward."""
+    return step_flops(work.shape, load, work.recipe.method, work.trained, work.recipe.train.gradient_checkpointing)
+
+
+def _passes(work: Work, sizes: Sizes, lanes: int, kind: str) -> list[list[Load]]:
+    """Give the passes of the heaviest batches: a whole one, or its two parts where they go side by side."""
+    if work.rows.layout is None:
+        load, rows = _assumed(work)
+        if lanes > 1 and rows > 1:
+            half = worst_rows(load.tokens // 2, work.rows.longest, ASSUMED_ANSWERS)
+            loads = [load_of(half, work.engine.laying, work.traced.block)] * lanes
+        else:
+            loads = [load]
+        found = [loads]
+    else:
+        found = []
+        for batch in heaviest(work, sizes):
+            parts = cut(batch, work.shape.width) if work.engine.parts and kind == "cpu" else [list(batch)]
+            found.append([load_rows(work, part) for part in parts])
+    if kind == "gpu" and work.engine.laying == "packed" and work.dtype != torch.float32:  # flash attention keeps none
+        return [[load._replace(scores=0, widest=0) for load in loads] for loads in found]
+    return found
+
+
+def sizes_of(work: Work, kind: str) -> Sizes:
+    """Give the sizes that decide about memory; on a processor the dense weights under packed ones stay mapped."""
+    shape, method, size = work.shape, work.recipe.method, work.dtype.itemsize
+    new = 0 if isinstance(method, WITHIN) else work.trained
+    weights = shape.total * size + new * size
+    dense = 0
+    if isinstance(method, Qlora):
+        bits = PACKED_TWICE_BITS if method.double_quant else PACKED_BITS
+        packed = sum(layer.inputs * layer.outputs for layer in shape.layers)
+        weights += int(packed * bits / 8) - (0 if kind == "cpu" else packed * size)
+        dense = max(layer.inputs * layer.outputs for layer in shape.layers) * size
+    table = shape.vocabulary * shape.width * size if isinstance(method, Full) else 0
+    depths = tuple(stack.blocks for stack in shape.stacks)
+    if isinstance(method, Layers) and len(depths) == 1:
+        depths = (min(method.last, depths[0]),)
+    return Sizes(
+        width=shape.width, depths=depths, vocabulary=shape.vocabulary, itemsize=size, weights=weights,
+        trained=work.trained, new=new, table=table, twice=2 * table if shape.tables == 1 else 0, dense=dense,
+        separable=work.engine.separable,
+    )  # fmt: skip

@@ -1,0 +1,188 @@
+"""Plans: parts add up, more tokens take more, checkpointing less, and what is suggested fits."""
+
+import json
+
+import pytest
+from transformers import LlamaConfig, T5Config
+
+from tests.test_cli import call
+from tunesmith import make_recipe, plan
+from tunesmith.errors import ConfigError, ModelError
+from tunesmith.method import Full, Lora
+from tunesmith.planning.fixes import fixes
+from tunesmith.planning.loads import Length, load_of, worst_rows
+from tunesmith.planning.machines import MACHINES, Machine
+from tunesmith.planning.memory import Place, Sizes, Traced, pass_of, step_parts
+from tunesmith.planning.shape import shape_of
+from tunesmith.planning.work import forward_flops, step_flops
+
+TRACED = Traced(
+    blocks=((30.0, 200.0, 18.0, 0, 0, 0, 0),), rest=(2.0, 0, 0, 0, 0, 0, 0), forward=(4.0, 0, 8.0, 0, 0, 0, 0),
+    backward=(8.0, 0, 16.0, 0, 0, 0, 0), block=256, piece=512, room=1 << 22,
+)  # fmt: skip
+SIZES = Sizes(width=64, depths=(4,), vocabulary=1000, itemsize=2, weights=10**6, trained=10**5, new=10**5)
+
+
+@pytest.fixture
+def recipe(tiny, colours_file):
+    def made(*settings, kind="chat", **values):
+        given = {"model": str(tiny(kind)), "task": str(colours_file), "dtype": "float32", **values}
+        return make_recipe({**given, "forgetting": {"tasks": [], "text": False}}, settings)
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("lengths", "laying", "expected"),
+    [
+        ([(6, 2), (3, 1)], "packed", (12, 64 + 16, 3, 3, 12, 64)),
+        ([(6, 2), (3, 1)], "padded", (16, 128, 3, 3, 12, 128)),
+        ([(6, 2), (3, 1)], "encoder-decoder", (4, 32, 3, 4, 12, 32, 12, 72)),
+    ],
+)
+def test_a_load_counts_what_is_computed(lengths, laying, expected):
+    assert load_of([Length(*one) for one in lengths], laying, 256)[: len(expected)] == expected
+
+
+def test_long_documents_attend_in_blocks_and_a_shared_beginning_stands_once():
+    assert load_of([Length(300, 100)], "packed", 256).scores == 256 * 256 + 144 * 400
+    shared = load_of([Length(20, 4), Length(30, 6)], "packed", 256, shared=10)
+    assert (shared.tokens, shared.scores, shared.real) == (10 + 14 + 26, 100 + 14 * 24 + 26 * 36, 60)
+
+
+def test_parts_sum_to_the_peak_and_grow_with_the_batch():
+    place = Place(process=1000, lanes=2, heap=1.2)
+    peaks = []
+    for tokens in (128, 256, 512, 1024):
+        load = load_of(worst_rows(tokens, 128, 0.25), "packed", 256)
+        parts = step_parts([[load, load]], TRACED, SIZES, place)
+        assert parts.peak == sum(parts.model_dump().values())
+        told = pass_of(load, TRACED, SIZES)
+        held = 2 * told.total * 1.2 + SIZES.weights + SIZES.trained * (4 + 4 + 8) + 1000
+        assert parts.peak == pytest.approx(held, abs=8)
+        peaks.append(parts.peak)
+    assert peaks == sorted(set(peaks))
+
+
+def test_passes_that_go_one_after_the_other_take_the_memory_of_the_largest():
+    small, large = (load_of([Length(n, 8)], "packed", 256) for n in (40, 80))
+    alone = step_parts([[small, large]], TRACED, SIZES, Place(process=0))
+    assert alone == step_parts([[large]], TRACED, SIZES, Place(process=0))
+    assert step_parts([[small, large]], TRACED, SIZES, Place(process=0, lanes=2)).peak > alone.peak
+
+
+def test_shards_share_weights_gradients_and_state_but_no_activations():
+    load = load_of([Length(80, 8)], "packed", 256)
+    one, eight = (step_parts([[load]], TRACED, SIZES, Place(process=0, shards=n)) for n in (1, 8))
+    assert eight.activations == one.activations
+    for name in ("weights", "gradients", "optimizer"):
+        assert getattr(eight, name) == pytest.approx(getattr(one, name) / 8, abs=2)
+
+
+def test_many_answers_are_projected_in_pieces():
+    few, many = (load_of([Length(10, n)], "packed", 256) for n in (512, 2048))
+    logits = [pass_of(load, TRACED, SIZES.model_copy(update={"vocabulary": 10**6})).head for load in (few, many)]
+    assert logits[0] == logits[1]
+
+
+def test_full_tuning_takes_two_products_back_and_an_adapter_one():
+    shape = shape_of(LlamaConfig().to_dict())
+    load = load_of([Length(900, 100)], "packed", 256)
+    forward = forward_flops(shape, load)
+    assert step_flops(shape, load, Full(), shape.total, False) == pytest.approx(3 * forward, rel=1e-6)
+    assert step_flops(shape, load, Lora(), 0, False) == pytest.approx(2 * forward, rel=0.03)
+    assert step_flops(shape, load, Full(), shape.total, True) < 4 * forward
+
+
+@pytest.mark.parametrize("kind", ["chat", "t5", "neox"])
+@pytest.mark.parametrize("method", ["lora", "full", "prefix", "prompt_tuning", "ia3", "bottleneck"])
+def test_a_plan_counts_the_weights_steps_and_tokens_of_the_training(recipe, kind, method):
+    made = plan(recipe(f"method.name={method}", "limit.train=24", kind=kind))
+    assert [one.machine for one in made.outlooks] == ["here", *MACHINES]
+    assert all(one.parts.peak == sum(one.parts.model_dump().values()) for one in made.outlooks)
+    assert made.fits() and made.fits(MACHINES["1x80"]) and not made.fits(1000)
+    assert made.steps >= 1 and made.tokens > 24 * 10 and made.seconds > 0
+    assert min(made.outlooks[0].parts.model_dump().values()) >= 0
+
+
+def test_checkpointing_and_smaller_batches_take_less_memory_and_checkpointing_more_time(recipe):
+    machine = [MACHINES["cpu"]]
+    whole = plan(recipe(), machines=machine)
+    again = plan(recipe("train.gradient_checkpointing=true"), machines=machine)
+    smaller = plan(recipe("train.batch_tokens=256", "train.accumulate=8"), machines=machine)
+    assert again.peak_bytes < whole.peak_bytes > smaller.peak_bytes
+    assert again.seconds > whole.seconds
+    assert smaller.tokens == whole.tokens
+
+
+def machine_with(room):
+    return Machine(name="small", told="a small one", memory=room, flops=1e12, share=0.5, process=0, kind="cpu")
+
+
+def test_what_is_suggested_fits_when_it_is_planned(recipe):
+    asked = recipe("method.name=lora", "train.batch_tokens=2048")
+    room = int(plan(asked, machines=[machine_with(1)]).peak_bytes * 0.7)
+    made = plan(asked, machines=[machine_with(room)])
+    assert not made.fits()
+    assert made.fixes
+    for fix in made.fixes:
+        settings = fix.line().removeprefix("-s ").split(" -s ")
+        then = plan(recipe("method.name=lora", "train.batch_tokens=2048", *settings), machines=[machine_with(room)])
+        assert then.fits()
+        assert then.peak_bytes == fix.peak_bytes
+
+
+def test_nothing_is_suggested_where_nothing_fits(recipe):
+    asked = recipe()
+    made = plan(asked, machines=[machine_with(1)])
+    assert made.fixes == ()
+    assert fixes(asked, made, lambda changed: made) == ()
+
+
+@pytest.mark.parametrize(
+    "config", [LlamaConfig(num_key_value_heads=8), T5Config(d_kv=64, num_heads=32, d_ff=4096)], ids=["llama", "t5"]
+)
+def test_a_config_alone_is_enough_for_a_plan(config, recipe, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    made = plan(recipe("length.max_tokens=512", model=str(tmp_path)), machines=[MACHINES["1x80"]])
+    assert made.tokens == 96 * 512
+    assert "no tokenizer" in made.notes[0]
+    assert made.outlooks[0].parts.weights > shape_of(config.to_dict()).total * 4
+
+
+def test_a_family_whose_sizes_are_not_known_is_refused(recipe, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
+    with pytest.raises(ModelError, match="sizes of a mamba model are not known"):
+        plan(recipe(model=str(tmp_path)))
+
+
+def test_the_command_prints_parts_verdict_and_requests(recipe, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe("limit.train=24").to_yaml())
+    code, out, _ = call(
+        monkeypatch, capsys, "plan", str(path), "--price", "2", "--machine", "1x24", "--machine", "8x80"
+    )
+    assert code == 0
+    for said in ("parameters learn", "activations", "peak of each device", "fits one 24 GB GPU", "few-shot 3", "price"):
+        assert said in out
+    code, out, _ = call(monkeypatch, capsys, "plan", str(path), "--json", "--machine", "cpu")
+    assert json.loads(out)["outlooks"][0]["machine"] == "cpu"
+    code, _, errors = call(monkeypatch, capsys, "plan", str(path), "--machine", "1x42")
+    assert (code, "machine '1x42' does not exist" in errors or "1x42" in errors) == (2, True)
+    code, _, errors = call(monkeypatch, capsys, "plan", str(path), "--probe", "--machine", "cpu")
+    assert code == 2 and "measures this machine" in errors
+
+
+def test_a_probe_says_what_three_steps_took(recipe, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe("limit.train=24").to_yaml())
+    code, out, _ = call(monkeypatch, capsys, "plan", str(path), "--probe", "--machine", "here")
+    assert code == 0
+    assert "probe, 3 steps of the heaviest batch" in out
+
+
+def test_an_unknown_machine_is_refused(recipe):
+    from tunesmith.training.planned import machines_named
+
+    with pytest.raises(ConfigError, match="1x42"):
+        machines_named(["1x42"], recipe())
