@@ -153,13 +153,12 @@ def colour_rows(n: int, start: int = 0) -> list[dict[str, object]]:
     ]
 
 
-@pytest.fixture
-def colours(tmp_path: Path) -> Task:
-    """A toy task: say which colour the question names."""
+def colours_in(folder: Path) -> Task:
+    """Write a toy task into a folder: say which colour the question names."""
     sources = Sources(
-        train=Source(file=write_rows(tmp_path / "train.jsonl", colour_rows(96))),
-        validation=Source(file=write_rows(tmp_path / "validation.jsonl", colour_rows(16, 200))),
-        test=Source(file=write_rows(tmp_path / "test.jsonl", colour_rows(24, 300))),
+        train=Source(file=write_rows(folder / "train.jsonl", colour_rows(96))),
+        validation=Source(file=write_rows(folder / "validation.jsonl", colour_rows(16, 200))),
+        test=Source(file=write_rows(folder / "test.jsonl", colour_rows(24, 300))),
     )
     return Task(
         name="colours",
@@ -171,6 +170,12 @@ def colours(tmp_path: Path) -> Task:
             Template(name="say", prompt="Say {{ colour }}", answer="{{ colour }}"),
         ),
     )
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> Task:
+    """The toy task."""
+    return colours_in(tmp_path)
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
 """The climb end to end, on real small models: every rung, its rules, killed and resumed."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
 
+from tests.conftest import colours_in
 from tunesmith.climb import climb as module
 from tunesmith.climb import memory
 from tunesmith.climb.climb import climb
@@ -34,11 +36,14 @@ def facts(run):
     return rungs, tokens, scores, verdict.contrasts, verdict.good, verdict.stopped
 
 
-@pytest.fixture
-def climbed(tiny, colours_file, tmp_path):
+@pytest.fixture(scope="module")
+def climbed(tiny, tmp_path_factory):
+    """A whole climb, for all who only look at it."""
+    folder = tmp_path_factory.mktemp("climbed")
+    (folder / "colours.yaml").write_text(colours_in(folder).to_yaml(), encoding="utf-8")
     said = []
-    recipe = recipe_for(tiny("chat"), "train.epochs=2", "train.patience=1", task=str(colours_file))
-    return climb(recipe, tmp_path / "climb", ASKED, ["tunesmith", "climb"], said.append), recipe, said
+    recipe = recipe_for(tiny("chat"), "train.epochs=2", "train.patience=1", task=str(folder / "colours.yaml"))
+    return climb(recipe, folder / "climb", ASKED, ["tunesmith", "climb"], said.append), recipe, said
 
 
 def test_a_climb_takes_every_rung_and_says_which(climbed):
@@ -112,9 +117,11 @@ def test_a_finished_climb_is_given_back_and_another_one_is_refused(climbed, tmp_
     before = (run.folder / "verdict.json").read_bytes()
     assert climb(recipe, run.folder, ASKED, say=lambda _: None, resume=True).folder == run.folder
     assert (run.folder / "verdict.json").read_bytes() == before
-    (run.folder / "DONE").unlink()
+    copy = tmp_path / "copy"
+    shutil.copytree(run.folder, copy)
+    (copy / "DONE").unlink()
     with pytest.raises(RunError, match="asked something else"):
-        climb(recipe, run.folder, ASKED.model_copy(update={"rows": 5}), say=lambda _: None, resume=True)
+        climb(recipe, copy, ASKED.model_copy(update={"rows": 5}), say=lambda _: None, resume=True)
 
 
 def test_a_climb_stops_at_the_first_rung_that_reaches_the_target(tiny, colours_file, tmp_path):
@@ -217,7 +224,7 @@ def test_qlora_stands_for_lora_where_memory_asks_for_it_and_full_tuning_is_tried
     """The plan is made up here: no test can count on a machine with so little memory."""
     monkeypatch.setattr(memory, "plan", planned({"prompt_tuning": 10, "lora": 2000, "qlora": 900, "full": 5000}))
     recipe = recipe_for(tiny("chat"), "limit.train=8", task=str(colours_file))
-    run = climb(recipe, tmp_path / "climb", ASKED, say=lambda _: None)
+    run = climb(recipe, tmp_path / "climb", ASKED.model_copy(update={"worth": 0.0}), say=lambda _: None)
     names = {rung.name: rung for rung in rungs_of(run)}
     assert list(names)[3:] == ["prompt tuning", "QLoRA", "full fine-tuning"]
     assert Run.open(run.folder / names["QLoRA"].train).asked()["method"]["name"] == "qlora"

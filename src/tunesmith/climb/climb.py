@@ -88,13 +88,19 @@ class Climb:
                 self._pass_over(step, why)
                 continue
             try:
-                steps[place] = fitted(step, self.root.folder)
+                steps[place] = self._fitted(step)
                 self._take(steps[place], below(list(self.runs), steps, steps[place]))
             except (FitError, RunError) as wrong:
                 if isinstance(wrong, RunError) and not _forgot(self.root.folder, step):
                     raise
                 self._pass_over(step, wrong.what)
             self.root.write_json(RUNGS, [rung.model_dump() for rung in self.rungs])
+
+    def _fitted(self, step: Step) -> Step:
+        """Give a rung as memory allows it. Raises FitError for one that cannot be trained at all."""
+        if step.recipe is not None and "train" not in self.task.splits():
+            raise FitError("the task has no training rows", fix="give it a 'train' split")
+        return fitted(step, self.root.folder)
 
     def _pass_over(self, step: Step, why: str) -> None:
         self.say(f"{step.name}: passed over, {why}")
@@ -113,8 +119,6 @@ class Climb:
         """Choose and train as the rung asks, then evaluate on the test rows."""
         if step.recipe is None:
             return prompted(step, self.task, self.root.folder, (self.asked.rows, self.recipe), self.command)
-        if "train" not in self.task.splits():
-            raise FitError("the task has no training rows", fix="give it a 'train' split")
         return trained(step, step.recipe, self.task, self.root.folder, self.asked.rows, self.command)
 
     def _enough(self, steps: Sequence[Step], step: Step) -> str | None:
