@@ -41,13 +41,14 @@ from tunesmith.training.requests import rungs
 from tunesmith.training.trace import Engine, rows_lengths, trace
 
 HEAVIEST = 8  # batches that are looked at for the peak, of those that hold the most as a whole
+LOOKED_AT = 4  # epochs that are laid out; more are taken to be like them
 ASSUMED_ANSWERS = 0.25  # of the tokens of a row, where rows cannot be read
 WITHIN = (Full, BitFit, Norms, Layers, SparseMask)  # methods whose weights are the model's own
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a training as they are learned; `steps` are laid out where they could be read, else the worst."""
+    """The rows of a training: the first epochs laid out, where rows could be read, and how many epochs there are."""
 
     layout: Layout | None
     epochs: int
@@ -193,7 +194,7 @@ def _made(
         trained_parameters=work.trained,
         dtype=device.dtype_name(work.dtype),
         steps=steps,
-        tokens=int(sum(load.real * times for load, times in loads)),
+        tokens=round(sum(load.real * times for load, times in loads)),
         batch_tokens=recipe.train.batch_tokens,
         longest=work.rows.longest,
         artifact_bytes=saved * work.dtype.itemsize,
@@ -212,8 +213,9 @@ def work_of(recipe: Recipe, config: dict[str, Any], prepared: Prepared | int) ->
         most = min(recipe.length.max_tokens, int(config.get("max_position_embeddings") or recipe.length.max_tokens))
         rows = Rows(None, recipe.train.epochs, most, prepared)
     else:
-        layout = lay_out_rows(engine.laying == "packed", prepared.epochs, recipe)
-        longest = max(row.size for epoch in prepared.epochs for row in epoch)
+        looked_at = prepared.epochs[:LOOKED_AT]
+        layout = lay_out_rows(engine.laying == "packed", looked_at, recipe)
+        longest = max(row.size for epoch in looked_at for row in epoch)
         rows = Rows(layout, len(prepared.epochs), longest, len(prepared.rows))
     return Work(recipe, config, shape, trained, traced, engine, dtype, rows)
 
@@ -232,8 +234,10 @@ def _notes(work: Work) -> tuple[str, ...]:
 
 def _all(work: Work) -> tuple[int, list[tuple[Load, float]]]:
     """Give the steps of a training, and each load with how often it is taken."""
-    if work.rows.layout is not None:
-        return work.rows.layout.steps, [(load_rows(work, batch), 1.0) for batch in _batches(work.rows.layout)]
+    layout = work.rows.layout
+    if layout is not None:
+        times = work.rows.epochs / len(layout.epochs)
+        return round(layout.steps * times), [(load_rows(work, batch), times) for batch in _batches(layout)]
     load, rows = _assumed(work)
     times = work.rows.epochs * work.rows.count / rows
     return max(1, round(times / work.recipe.train.accumulate)), [(load, times)]
