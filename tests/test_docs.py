@@ -5,6 +5,7 @@ import importlib.util
 import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -19,21 +20,26 @@ from tunesmith.metrics import metric
 from tunesmith.recipe import make_recipe, read_recipe
 
 ROOT = Path(__file__).parents[1]
+DATA = ROOT.parent / "shared" / "data"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TASKS = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 # Each verb is run on a few rows; everything else stays as the README has it.
+STEPS = ("preview", "plan", "train", "eval", "compare", "merge", "report", "score")
+SHORT = ["-s", "limit.train=6", "-s", "limit.validation=2", "-s", "train.epochs=1"]
+BLIND = ["-s", "forgetting.tasks=[]", "-s", "forgetting.text=false"]
 FEW = {
-    "train": ["-s", "limit.train=6", "-s", "limit.validation=2", "-s", "train.epochs=1"],
+    "train": SHORT,
+    "climb": [*SHORT, *BLIND, "--limit", "3", "--shots", "2"],
     "eval": ["--limit", "3"],
     "preview": ["-n", "1"],
 }
 
 
-def commands(heading):
-    block = README.split(heading, 1)[1].split("```console\n", 1)[1].split("```", 1)[0]
-    lines = [line.removeprefix("$ ").partition("#")[0] for line in block.splitlines() if line.startswith("$ ")]
-    return [shlex.split(line) for line in lines]
+def commands(page):
+    """Give the words of every command that a page shows."""
+    lines = [line for text in re.findall(r"```console\n(.*?)```", page, re.DOTALL) for line in text.splitlines()]
+    return [shlex.split(line.removeprefix("$ "), comments=True) for line in lines if line.startswith("$ ")]
 
 
 def smollm2(test):
@@ -42,15 +48,85 @@ def smollm2(test):
     return pytest.mark.smollm2(pytest.mark.xdist_group("smollm2")(skipped))
 
 
-@smollm2
-def test_the_readmes_steps_run_one_after_the_other(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def reader(tmp_path, monkeypatch, tiny):
+    """A folder with everything that the README's commands name."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
-    for words in [*commands("## One step at a time"), *commands("## Many tasks at once")]:
-        assert words[0] == "tunesmith"
+    (tmp_path / "path" / "to").mkdir(parents=True)
+    (tmp_path / "path" / "to" / "another").symlink_to(tiny("chat"))
+    (tmp_path / "notes.yaml").write_text(next(text for kind, text in BLOCKS if "name: notes" in text))
+    rows = [
+        {"id": str(i), "dialogue": f"A: Is it {i}?\nB: It is.", "summary": f"It is {i}.", "summary1": f"It is {i}."}
+        for i in range(12)
+    ]
+    for split in ("train", "validation", "test"):
+        lines = [{**row, "id": split + row["id"], "summary2": "Yes."} for row in rows]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    for name in ("answers.txt", "references.txt"):
+        (tmp_path / name).write_text("the cat sat\na dog ran\n")
+    return tmp_path
+
+
+@smollm2
+@pytest.mark.parametrize(
+    "verbs", [("climb",), ("preview", "plan", "train", "eval", "compare", "merge", "report", "score")]
+)
+def test_the_readmes_commands_run_one_after_the_other(reader, monkeypatch, capsys, verbs):
+    shown = [words for words in commands(README) if words[0] == "tunesmith" and words[1] in verbs]
+    assert {words[1] for words in shown} == set(verbs)
+    for words in shown:
         code, _, errors = call(monkeypatch, capsys, *words[1:], *FEW.get(words[1], []))
         assert code == 0, (words, errors)
-    assert (tmp_path / "report.html").stat().st_size > 10_000
+    assert verbs == ("climb",) or (reader / "report.html").stat().st_size > 10_000
+
+
+@smollm2
+def test_the_readmes_benchmarks_run(reader, monkeypatch, capsys):
+    if not (DATA / "mmlu").is_dir():
+        pytest.skip("the benchmarks' files are not beside the repository")
+    code, _, errors = call(monkeypatch, capsys, "train", "recipes/demo.yaml", "runs/lora", *FEW["train"])
+    assert code == 0, errors
+    shown = [words for words in commands(README) if words[:2] == ["tunesmith", "bench"]]
+    assert len(shown) == 3
+    for words in shown:
+        few = ["--limit", "2"] if "helm" in words else ["--data", str(DATA), "--shots", "0", "--limit", "2"]
+        code, _, errors = call(monkeypatch, capsys, *words[1:], *few)
+        assert code == 0, (words, errors)
+
+
+def test_what_the_readme_says_to_make_and_to_install_is_there():
+    made = [words[1:] for words in commands(README) if words[0] == "make"]
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert {words[0] for words in made} == {"demo", "test"} <= targets
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    named = [words[-1] for words in commands(README) if words[:2] == ["pip", "install"]]
+    assert [one in extras for one in re.findall(r"\[(\w+)\]", " ".join(named))] == [True]
+    others = {words[0] for words in commands(README)} - {"tunesmith", "make", "pip"}
+    assert not others
+
+
+def test_the_scripts_that_measured_the_comparison_are_there_and_take_what_they_are_given():
+    measured = re.findall(r"`(python benchmarks/[^`]*)`", README.split("## How it compares")[1])
+    assert len(measured) >= 5
+    for script, *given in (shlex.split(line)[1:] for line in measured):
+        text = (ROOT / script).read_text(encoding="utf-8")
+        assert all(f'"{one}"' in text for one in given if one.startswith("--")), script
+
+
+def test_the_readme_in_chinese_tells_the_same_story():
+    chinese = (ROOT / "README.zh-TW.md").read_text(encoding="utf-8")
+    assert commands(chinese) == commands(README)
+    assert [len(line) - len(line.lstrip("#")) for line in chinese.splitlines() if line.startswith("#")] == [
+        len(line) - len(line.lstrip("#")) for line in README.splitlines() if line.startswith("#")
+    ]
+    links = [[one for one in re.findall(r"\]\(([^)]*)\)", page) if "README" not in one] for page in (chinese, README)]
+    assert links[0] == links[1]
+    ours, theirs = (re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) for page in (chinese, README))
+    assert [yaml.safe_load(text) for text in ours] == [yaml.safe_load(text) for text in theirs]
+    for page in (chinese, README):
+        targets = [one for one in re.findall(r"(?:\]\(|src=\"|srcset=\")([^)\"#]*)", page) if "://" not in one]
+        assert all((ROOT / one).exists() for one in targets), targets
 
 
 def test_the_readmes_task_and_recipe_are_valid():

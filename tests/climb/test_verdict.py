@@ -77,13 +77,18 @@ def test_times_that_a_noisy_machine_cannot_tell_apart_do_not_decide():
     slow = {**costs, "LoRA": costs["LoRA"].model_copy(update={"request_seconds": 1.3})}
     assert cheapest(list(slow), slow, 100_000) == "full"
     assert cheapest(list(costs), costs, 10) == "few-shot"
+    rungs = [Rung(name=name, model="m", cost=cost) for name, cost in costs.items()]
+    tests = corrected({("full", "LoRA"): test_of(0.0, 0.9)})
+    made = decide(rungs[:2], SCORES[:2], tests, None, (1000, None))
+    assert made.recommended == "LoRA"
+    assert "none of them is clearly cheaper over 1,000 requests" in made.sentence
 
 
 def test_with_a_target_the_cheapest_rung_that_reaches_it_is_taken():
     tests = tests_of((0.06, 0.001), (0.11, 0.001), (0.05, 0.001))
     made = decide(RUNGS, SCORES, tests, 0.25, (100, None))
     assert (made.recommended, made.good) == ("few-shot", ("few-shot", "LoRA"))
-    assert "of those that reach 0.25" in made.sentence
+    assert "it reaches 0.25, as LoRA does, and it is the cheapest of them over 100 requests" in made.sentence
     missed = decide(RUNGS, SCORES, tests, 0.9, (100, None))
     assert missed.recommended == "LoRA"
     assert "No rung reaches the target of 0.9" in missed.sentence

@@ -63,9 +63,12 @@ def decide(
     costs = {rung.name: rung.cost or Cost() for rung in rungs}
     chosen = cheapest(good, costs, requests)
     score = scores[names.index(chosen)]
+    least = min(good, key=lambda name: costs[name].seconds(requests))
+    cheap = f"it is the cheapest of them over {whole(requests)} requests"
+    cheap = cheap if chosen == least else f"none of them is clearly cheaper over {whole(requests)} requests"
     return Verdict(
         recommended=chosen,
-        sentence=_sentence(chosen, score, good, target, requests) + _paid(chosen, costs, contrasts),
+        sentence=_sentence(chosen, score, good, target, cheap) + _paid(chosen, costs),
         reasons=tuple(map(reason, contrasts)),
         good=tuple(good),
         requests=requests,
@@ -143,22 +146,21 @@ def reason(contrast: Contrast) -> str:
     )
 
 
-def _sentence(chosen: str, score: Score, good: Sequence[str], target: float | None, requests: int) -> str:
+def _sentence(chosen: str, score: Score, good: Sequence[str], target: float | None, cheap: str) -> str:
     told = f"{metric_title(score.metric)} {score.value:.3f} [{score.low:.3f}, {score.high:.3f}]"
     value = f"It has {told} on {score.n} {score.split} rows."
     others = [name for name in good if name != chosen]
-    over = f"over {whole(requests)} requests"
+    be = "is" if len(others) == 1 else "are"
     if target is not None and reaches(score, target):
-        which = f"it is the cheapest {over} of those that reach {target:g}" if others else f"it reaches {target:g}"
-        return f"Take {chosen}: {which}. {value}"
+        too = f", as {_listed(others)} {'does' if len(others) == 1 else 'do'}, and {cheap}" if others else ""
+        return f"Take {chosen}: it reaches {target:g}{too}. {value}"
     missed = f" No rung reaches the target of {target:g}." if target is not None else ""
     if not others:
         return f"Take {chosen}: every other rung is significantly beaten. {value}{missed}"
-    as_good = f"{_listed(others)} {'is' if len(others) == 1 else 'are'} not significantly better"
-    return f"Take {chosen}: {as_good}, and it is the cheapest of them {over}. {value}{missed}"
+    return f"Take {chosen}: {_listed(others)} {be} not significantly better, and {cheap}. {value}{missed}"
 
 
-def _paid(chosen: str, costs: Mapping[str, Cost], contrasts: Sequence[Contrast]) -> str:
+def _paid(chosen: str, costs: Mapping[str, Cost]) -> str:
     """Say what a recommended training costs, and when it is paid by shorter prompts."""
     if not costs[chosen].trained_parameters:
         return ""

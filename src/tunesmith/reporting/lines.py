@@ -68,7 +68,9 @@ def rung_line(rung: Rung, run: Run, against: Contrast | None, price: float | Non
     told = [f"{rung.name}{f' ({rung.shots} examples)' if rung.shots > 1 else ''}", scores]
     if against:
         told.append(
-            f"{against.verdict} than {against.below}" if against.verdict != "undecided" else f"as {against.below}"
+            f"{against.verdict} than {against.below}"
+            if against.verdict != "undecided"
+            else f"not clearly different from {against.below}"
         )
         told[-1] += f", {signed(against.difference)}, {p_value(against.corrected)}"
     lines = ["  ".join(told[:2]), *(f"  {one}" for one in told[2:])]
