@@ -27,10 +27,9 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 # Each verb is run on a few rows; everything else stays as the README has it.
 STEPS = ("preview", "plan", "train", "eval", "compare", "merge", "report", "score")
 SHORT = ["-s", "limit.train=6", "-s", "limit.validation=2", "-s", "train.epochs=1"]
-BLIND = ["-s", "forgetting.tasks=[]", "-s", "forgetting.text=false"]
 FEW = {
     "train": SHORT,
-    "climb": [*SHORT, *BLIND, "--limit", "3", "--shots", "2"],
+    "climb": [*SHORT, "--limit", "3", "--target", "rouge1=0"],  # its first rung; tests/climb takes all of them
     "eval": ["--limit", "3"],
     "preview": ["-n", "1"],
 }
