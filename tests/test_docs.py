@@ -20,7 +20,6 @@ from tunesmith.metrics import metric
 from tunesmith.recipe import make_recipe, read_recipe
 
 ROOT = Path(__file__).parents[1]
-DATA = ROOT.parent / "shared" / "data"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TASKS = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
@@ -78,20 +77,6 @@ def test_the_readmes_commands_run_one_after_the_other(reader, monkeypatch, capsy
         code, _, errors = call(monkeypatch, capsys, *words[1:], *FEW.get(words[1], []))
         assert code == 0, (words, errors)
     assert verbs == ("climb",) or (reader / "report.html").stat().st_size > 10_000
-
-
-@smollm2
-def test_the_readmes_benchmarks_run(reader, monkeypatch, capsys):
-    if not (DATA / "mmlu").is_dir():
-        pytest.skip("the benchmarks' files are not beside the repository")
-    code, _, errors = call(monkeypatch, capsys, "train", "recipes/demo.yaml", "runs/lora", *FEW["train"])
-    assert code == 0, errors
-    shown = [words for words in commands(README) if words[:2] == ["tunesmith", "bench"]]
-    assert len(shown) == 3
-    for words in shown:
-        few = ["--limit", "2"] if "helm" in words else ["--data", str(DATA), "--shots", "0", "--limit", "2"]
-        code, _, errors = call(monkeypatch, capsys, *words[1:], *few)
-        assert code == 0, (words, errors)
 
 
 def test_what_the_readme_says_to_make_and_to_install_is_there():
