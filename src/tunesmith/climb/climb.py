@@ -49,10 +49,9 @@ def climb(
     _check(task, asked)
     target = dict([asked.target]) if asked.target else None
     told = {"verb": "climb", **asked.model_dump(mode="json"), "target": target, **recipe.model_dump(mode="json")}
-    root = Run.begin(folder, told) if resume and (folder / "recipe.yaml").is_file() and not Run(folder).done else None
     if resume and Run(folder).done:
         return Run.open(folder)
-    root = root or Run.create(folder, told)
+    root = Run.begin(folder, told) if resume else Run.create(folder, told)
     with only_writer(folder):
         if not (folder / "provenance.json").is_file():
             root.write_json("provenance.json", describe(command))
