@@ -6,8 +6,9 @@
 
 Each case is a process of its own: three steps of a training, through `train` itself, of the embedded model or of a
 T5 of random weights. What was planned before the first step is set beside `summary.json`. `--time` probes, and
-then trains on other rows; run it on a quiet machine. `--published` plans models of which only the config is at
-hand, beside figures from papers. Cases that `results/plan.json` has already are left out; `--again` takes them anew.
+then trains a dozen steps on rows of mixed lengths; run it on a quiet machine. `--published` plans models of which
+only the config is at hand, beside figures from papers. Cases that `results/plan.json` has already are left out;
+`--again` takes them anew.
 """
 
 import argparse
@@ -125,7 +126,7 @@ def _write(known: dict[str, Any]) -> None:
 
 
 def measure(model: str, method: str, length: int, checkpointing: bool, timed: bool) -> dict[str, Any]:
-    """Train three steps and set what they took beside the plan; `timed`: beside the time that a probe plans."""
+    """Train three steps and set what they took beside the plan; `timed`: twelve, beside what a probe plans."""
     from tunesmith.recipe import make_recipe
     from tunesmith.training.planned import plan
     from tunesmith.training.probe import probe
@@ -133,7 +134,7 @@ def measure(model: str, method: str, length: int, checkpointing: bool, timed: bo
 
     with tempfile.TemporaryDirectory() as folder:
         values = {
-            "task": str(_task(Path(folder), length)),
+            "task": str(_task(Path(folder), length, timed)),
             "model": model if model == "smollm2" else str(_t5(Path(folder, "t5"))),
             "method": method,
             "prompting": "plain",
@@ -163,12 +164,18 @@ def measure(model: str, method: str, length: int, checkpointing: bool, timed: bo
         }
 
 
-def _task(folder: Path, length: int) -> Path:
-    """Write a task whose rows have about `length` tokens, an eighth of them answer: enough for three steps."""
+def _task(folder: Path, length: int, timed: bool) -> Path:
+    """Write a task whose rows have about `length` tokens, an eighth of them answer: enough for three steps.
+
+    `timed`: for twelve, of rows of every length from a quarter of it.
+    """
     draw, rows = random.Random(0), []
-    for i in range(max(3, 3 * (TOKENS // length))):
-        asked, said = (" ".join(draw.choices(WORDS, k=int(length * share) - 8)) for share in (0.875, 0.125))
-        rows.append({"id": f"r{i}", "asked": f"{i} {asked}", "said": said})
+    left = (12 if timed else 3) * TOKENS
+    while left >= length or len(rows) < 3:
+        tokens = draw.randint(length // 4, length) if timed else length
+        asked, said = (" ".join(draw.choices(WORDS, k=max(1, int(tokens * share) - 8))) for share in (0.875, 0.125))
+        rows.append({"id": f"r{len(rows)}", "asked": f"{len(rows)} {asked}", "said": said})
+        left -= tokens
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     task = folder / "words.yaml"
     task.write_text(

@@ -173,6 +173,18 @@ def test_the_command_prints_parts_verdict_and_requests(recipe, tmp_path, monkeyp
     assert code == 2 and "measures this machine" in errors
 
 
+@pytest.mark.parametrize(("rows", "names"), [(1, []), (3, ["few-shot 2"]), (5, ["few-shot 3"])])
+def test_no_more_examples_are_planned_than_there_are_rows(recipe, tmp_path, rows, names):
+    lines = [json.dumps({"id": i, "messages": turns("red", "blue")}) + "\n" for i in range(rows)]
+    (tmp_path / "few.jsonl").write_text("".join(lines))
+    made = plan(recipe(task=str(tmp_path / "few.jsonl")))
+    assert [one.name for one in made.rungs] == ["zero-shot", *names, "tuned (lora)"]
+
+
+def turns(question, answer):
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
 def test_a_probe_says_what_three_steps_took(recipe, tmp_path, monkeypatch, capsys):
     path = tmp_path / "recipe.yaml"
     path.write_text(recipe("limit.train=24").to_yaml())

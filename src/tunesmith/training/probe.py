@@ -79,7 +79,7 @@ def _steps(recipe: Recipe, prepared: Prepared, layout: Layout) -> Taken:
     model = load(place, training_encoder(place, recipe), recipe.dtype, methods.place_of_base(recipe.method))
     recipe = recipe.resolved(model.width)
     if recipe.train.gradient_checkpointing:
-        model.net.gradient_checkpointing_enable({"use_reentrant": False})
+        model.net.activation_checkpointing_enable({"use_reentrant": False})
     methods.prepare(model, recipe.method, recipe.seed, Evidence(labels(prepared.prompts)))
     optimizer = MasterAdamW(model.net.named_parameters(), recipe.train, recipe.method.rate_factor)
     device.reset_peak()

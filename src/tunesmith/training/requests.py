@@ -16,16 +16,17 @@ ASKED = 50  # rows whose lengths stand for all
 def rungs(recipe: Recipe, work: Task | Blend, shape: Shape, made: Plan) -> tuple[Rung, ...]:
     """Give what a request takes on the first machine of a plan: zero-shot, few-shot and tuned.
 
-    Told from a few training rows, each with examples of its own. The time is that of the arithmetic at the
-    training's rate, for many requests together. Empty for a mixture, whose tasks ask differently.
+    Told from a few training rows, each with examples of its own, if there are so many. The time is that of the
+    arithmetic at the training's rate, for many requests together. Empty for a mixture, whose tasks ask differently.
     """
     if isinstance(work, Blend):
         return ()
     first = made.outlooks[0]
     hourly = None if first.price is None or not first.seconds else first.price / first.seconds
+    shown = [min(k, len(work.rows("train")) - 1) for k in SHOTS]
     tuned = (f"tuned ({recipe.method.name})", 0, recipe.method.virtual_tokens)
     found = []
-    for name, shots, virtual in (("zero-shot", 0, 0), *((f"few-shot {k}", k, 0) for k in SHOTS), tuned):
+    for name, shots, virtual in (("zero-shot", 0, 0), *((f"few-shot {k}", k, 0) for k in shown if k), tuned):
         length = _length(recipe, work, shots, virtual)
         both = len(shape.stacks) > 1
         load = load_of(

@@ -174,7 +174,7 @@ def _copy(values: Mapping[str, Any], method: Any, narrow: Narrow) -> Model:
     net.eval()  # as a model is loaded
     model = Model("a narrow copy", net, encoder, kind, "", device.Dtype(narrow.dtype, ""))
     if narrow.checkpointing:
-        net.gradient_checkpointing_enable({"use_reentrant": False})
+        net.activation_checkpointing_enable({"use_reentrant": False})
     methods.prepare(model, method, 0)
     net.train()
     return model

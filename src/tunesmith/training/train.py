@@ -88,7 +88,7 @@ def train(
         plan = lay_out(model, prepared.epochs, recipe)
         found = newest(folder / "checkpoints", _say)
         if recipe.train.gradient_checkpointing:
-            model.net.gradient_checkpointing_enable({"use_reentrant": False})
+            model.net.activation_checkpointing_enable({"use_reentrant": False})
         evidence = Evidence(labels(prepared.prompts), partial(gradients, model, plan), method_state(found))
         fit = methods.prepare(model, recipe.method, recipe.seed, evidence)
         optimizer = MasterAdamW(model.net.named_parameters(), recipe.train, recipe.method.rate_factor)
