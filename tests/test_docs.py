@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.evaluation.upstream_files import write_bbh, write_mmlu
 from tests.test_cli import call
 from tunesmith.data.formats import told
 from tunesmith.data.task import Task, embedded_tasks, load_task, read_task
@@ -18,6 +19,7 @@ from tunesmith.data.wordings import families, family
 from tunesmith.errors import TunesmithError
 from tunesmith.metrics import metric
 from tunesmith.recipe import make_recipe, read_recipe
+from tunesmith.training.train import train
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -79,6 +81,22 @@ def test_the_readmes_commands_run_one_after_the_other(reader, monkeypatch, capsy
     assert verbs == ("climb",) or (reader / "report.html").stat().st_size > 10_000
 
 
+def test_the_readmes_benchmarks_run(reader, tiny, colours_file, monkeypatch, capsys):
+    """On small files in the authors' forms, by a small model, as whole benchmarks take hours."""
+    pytest.importorskip("lm_eval")
+    write_mmlu(reader / "data")
+    write_bbh(reader / "data")
+    settings = ("method=lora", "limit.train=4", "limit.validation=2", "forgetting.tasks=[]", "forgetting.text=false")
+    train(make_recipe({"model": str(tiny("t5")), "task": str(colours_file)}, settings), reader / "runs" / "lora")
+    shown = [words for words in commands(README) if words[:2] == ["tunesmith", "bench"]]
+    assert len(shown) == 3
+    for words in shown:
+        asked = [str(tiny("t5")) if word == "smollm2" else word for word in words[1:]]
+        few = ["--limit", "2"] if "helm" in words else ["--data", "data", "--limit", "6"]
+        code, _, errors = call(monkeypatch, capsys, *asked, *few)
+        assert code == 0, (words, errors)
+
+
 def test_what_the_readme_says_to_make_and_to_install_is_there():
     made = [words[1:] for words in commands(README) if words[0] == "make"]
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
@@ -123,7 +141,18 @@ def test_the_readmes_task_and_recipe_are_valid():
 def test_the_python_of_the_pages_compiles_and_uses_what_exists():
     import tunesmith
 
-    names = ("methods", "merging", "evaluation", "helm", "benchmarks", "tasks", "mixtures", "forgetting", "planning")
+    names = (
+        "methods",
+        "merging",
+        "evaluation",
+        "helm",
+        "benchmarks",
+        "tasks",
+        "mixtures",
+        "forgetting",
+        "planning",
+        "climbing",
+    )
     pages = [README, *((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in names)]
     for code in (code for page in pages for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL)):
         if ">>>" not in code:
