@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, get_args
 
 import typer
 
-from tunesmith.errors import ConfigError, FitError, TunesmithError
+from tunesmith.errors import ConfigError, DiskError, TunesmithError
 from tunesmith.options import metric_and_value, numbers
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ def climb(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
         "target": metric_and_value("--target", target),
         "rows": limit,
         "requests": requests,
-        "price": price,
+        "price": price or None,
     }
     asked = Ladder.parse({**told, "shots": numbers("--shots", shots, int)}, where="climb")
     run = run_climb(recipe, out, asked, _command(), typer.echo, resume)
@@ -346,9 +346,7 @@ def main() -> NoReturn:
     except OSError as wrong:
         if wrong.errno != errno.ENOSPC:
             raise
-        _refuse(
-            FitError("the disk is full; what was being written is not complete", fix="free some space and run it again")
-        )
+        _refuse(DiskError("the disk is full; what was being written is not complete", fix="free some space and go on"))
     except KeyboardInterrupt:
         typer.echo("stopped", err=True)
         sys.exit(130)

@@ -1,4 +1,4 @@
-"""The five ways a user's request can fail, and the one way to say so.
+"""The five ways a user's request can fail, some told more closely, and the one way to say so.
 
 An error says what is wrong and where (`what`) and what to do about it (`fix`).
 The command line prints both lines and exits with 2; anything else that is
@@ -30,9 +30,21 @@ class FitError(TunesmithError):
     """Something does not fit: a row into the context, a run into memory or onto the disk."""
 
 
+class DiskError(FitError):
+    """The disk is full: with more room the same command goes on."""
+
+
 class RunError(TunesmithError):
     """A run folder is not in the state the command needs."""
 
 
+class ForgotError(RunError):
+    """A training came to its end, but forgot more than it may."""
+
+
 class ModelError(TunesmithError):
     """A model or adapter cannot be found, read or used together."""
+
+
+class SizesError(ModelError):
+    """What a model or a method on it takes cannot be told from its sizes; it may well be trained."""

@@ -18,9 +18,9 @@ class Train(Record):
 
     `gradient_checkpointing` keeps one activation per layer and computes the
     others again: less memory, about a third more time, the same numbers.
-    `patience` is after how many epochs without a lower validation loss the training ends; the weights with the least
-    are kept. 0 goes through all epochs and keeps the last. `bad_steps` is how many steps without a finite loss and
-    gradient are passed over before the run stops.
+    `patience` is after how many epochs (or looks, where `forgetting.every` asks for them) without a lower validation
+    loss the training ends; the weights with the least are kept. 0 goes through all epochs and keeps the last.
+    `bad_steps` is how many steps without a finite loss and gradient are passed over before the run stops.
     """
 
     epochs: PositiveInt = 1

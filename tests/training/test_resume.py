@@ -22,9 +22,8 @@ from tunesmith.errors import FitError, RunError
 from tunesmith.recipe import Recipe, make_recipe
 from tunesmith.runs import checkpoint
 from tunesmith.runs.lock import only_writer
-from tunesmith.runs.run import Run
+from tunesmith.runs.run import Run, differences
 from tunesmith.training import loop, trackers
-from tunesmith.training.resume import differences
 from tunesmith.training.train import train
 
 # Children come from a clean process that has imported everything and computed nothing.

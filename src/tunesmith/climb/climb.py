@@ -11,12 +11,14 @@ from pathlib import Path
 
 from tunesmith.climb import verdict as deciding
 from tunesmith.climb.ladder import Ladder, Step, below, ladder
-from tunesmith.climb.memory import fitted
-from tunesmith.climb.rung import Taken, prompted, trained
+from tunesmith.climb.memory import fitted, foreseen
+from tunesmith.climb.rung import Shared, Taken, prompted, trained
 from tunesmith.data.task import Task, load_task
-from tunesmith.errors import ConfigError, DataError, FitError, RunError
-from tunesmith.metrics import metric
+from tunesmith.errors import ConfigError, DataError, DiskError, FitError, ForgotError, ModelError, TunesmithError
+from tunesmith.metrics import LOWER_IS_BETTER, metric
+from tunesmith.metrics.interval import SWAPS
 from tunesmith.names import suggest
+from tunesmith.planning.plan import Plan
 from tunesmith.recipe import Recipe
 from tunesmith.reporting.compare import Comparison, compare_on
 from tunesmith.reporting.lines import rung_line
@@ -25,7 +27,9 @@ from tunesmith.runs.lock import only_writer
 from tunesmith.runs.machine import describe
 from tunesmith.runs.records import Score
 from tunesmith.runs.run import Run
-from tunesmith.runs.rungs import RUNGS, VERDICT, Contrast, Rung, Verdict
+from tunesmith.runs.rungs import RUNGS, VERDICT, Contrast, Rung, rungs_of
+
+FINER = 200  # swaps for each pair: the least p-value there can be, corrected, is then 1/200
 
 
 def climb(
@@ -50,32 +54,54 @@ def climb(
     target = dict([asked.target]) if asked.target else None
     told = {"verb": "climb", **asked.model_dump(mode="json"), "target": target, **recipe.model_dump(mode="json")}
     if resume and Run(folder).done:
+        Run.open(folder).refuse_other(told)
+        say(f"{folder} has come to its end: nothing to do")
         return Run.open(folder)
     root = Run.begin(folder, told) if resume else Run.create(folder, told)
     with only_writer(folder):
         if not (folder / "provenance.json").is_file():
             root.write_json("provenance.json", describe(command))
-        going = Climb(root, task, recipe, asked, tuple(command), say)
-        for steps in ladder(recipe, asked, task):
+        ladders = ladder(recipe, asked, task)
+        going = Climb(root, Shared(task, recipe, folder, asked.rows, tuple(command)), asked, say, _pairs(ladders))
+        going.look_ahead(ladders)
+        for steps in ladders:
             going.up(steps)
         going.conclude()
     return root
 
 
+def _pairs(ladders: Sequence[Sequence[Step]]) -> int:
+    rungs = sum(map(len, ladders))
+    return rungs * (rungs - 1) // 2
+
+
 @dataclass
 class Climb:
-    """A climb under way: the rungs so far, and the tests of each pair of those that were taken."""
+    """A climb under way: the rungs so far, and the tests of each pair of those that were taken.
+
+    `pairs` are all that there can be, `plans` those of the trainings, by their folder. `before` says of the rungs that
+    were passed over before the climb was stopped why: they are not taken because there is more memory now.
+    """
 
     root: Run
-    task: Task
-    recipe: Recipe
+    shared: Shared
     asked: Ladder
-    command: tuple[str, ...]
     say: Callable[[str], None]
+    pairs: int
+    plans: dict[str, Plan | None] = field(default_factory=dict)
+    before: dict[str, Rung] = field(default_factory=dict)
     rungs: list[Rung] = field(default_factory=list)
     runs: dict[str, Run] = field(default_factory=dict)
     tests: dict[tuple[str, str], Comparison] = field(default_factory=dict)
-    stopped: str | None = None
+    stopped: dict[str, list[str]] = field(default_factory=dict)
+
+    def look_ahead(self, ladders: Sequence[Sequence[Step]]) -> None:
+        """Refuse now what would be refused at a later rung, and plan what is to be trained. Raises TunesmithError."""
+        if (self.root.folder / RUNGS).is_file():
+            self.before = {rung.name: rung for rung in rungs_of(self.root) if rung.passed_over}
+        if "train" in self.shared.task.splits():
+            folder = self.root.folder
+            self.plans = {step.folder: foreseen(step, folder) for steps in ladders for step in steps}
 
     def up(self, ladder: Sequence[Step]) -> None:
         """Take the rungs of one model, until one of the rules ends it."""
@@ -83,62 +109,73 @@ class Climb:
         for place, step in enumerate(ladder):
             why = self._enough(steps, step)
             if why is not None:
-                self.stopped = f"{step.name} was not tried: {why}."
+                self.stopped.setdefault(why, []).append(step.name)
                 self._pass_over(step, why)
                 continue
             try:
                 steps[place] = self._fitted(step)
                 self._take(steps[place], below(list(self.runs), steps, steps[place]))
-            except (FitError, RunError) as wrong:
-                if isinstance(wrong, RunError) and not _forgot(self.root.folder, step):
-                    raise
-                self._pass_over(step, wrong.what)
+            except DiskError:  # with more room the climb goes on
+                raise
+            except (FitError, ForgotError, ModelError) as wrong:
+                self._pass_over(steps[place], wrong)
             self.root.write_json(RUNGS, [rung.model_dump() for rung in self.rungs])
 
     def _fitted(self, step: Step) -> Step:
         """Give a rung as memory allows it. Raises FitError for one that cannot be trained at all."""
-        if step.recipe is not None and "train" not in self.task.splits():
+        if step.recipe is not None and "train" not in self.shared.task.splits():
             raise FitError("the task has no training rows", fix="give it a 'train' split")
-        return fitted(step, self.root.folder)
+        step = fitted(step, self.root.folder, self.plans.get(step.folder))
+        passed = self.before.get(step.name)
+        if passed is not None:
+            raise FitError(str(passed.passed_over), fix=passed.fix or "")
+        return step
 
-    def _pass_over(self, step: Step, why: str) -> None:
-        self.say(f"{step.name}: passed over, {why}")
-        self.rungs.append(Rung(name=step.name, model=step.model, method=_method(step), passed_over=why))
+    def _pass_over(self, step: Step, why: str | TunesmithError) -> None:
+        told, fix = (why.what, why.fix) if isinstance(why, TunesmithError) else (why, None)
+        self.say(f"{step.name}: passed over, {told}" + (f"\n  fix: {fix}" if fix else ""))
+        self.rungs.append(Rung(name=step.name, model=step.model, method=_method(step), passed_over=told, fix=fix))
 
     def _take(self, step: Step, lower: str | None) -> None:
         """Take one rung, test it against all that were taken before, and say how it stands to the one below."""
         taken = self._made(step)
         for name, run in self.runs.items():
-            self.tests[step.name, name] = compare_on(run, taken.run, run.scores()[0])
+            swaps = max(SWAPS, FINER * self.pairs)
+            self.tests[step.name, name] = compare_on(run, taken.run, run.scores()[0], swaps)
         self.rungs.append(taken.rung)
         self.runs[step.name] = taken.run
         self.say(rung_line(taken.rung, taken.run, self._contrast(step.name, lower), self.asked.price))
 
     def _made(self, step: Step) -> Taken:
         """Choose and train as the rung asks, then evaluate on the test rows."""
-        if step.recipe is None:
-            return prompted(step, self.task, self.root.folder, (self.asked.rows, self.recipe), self.command)
-        return trained(step, step.recipe, self.task, self.root.folder, self.asked.rows, self.command)
+        return prompted(step, self.shared) if step.recipe is None else trained(step, step.recipe, self.shared)
 
     def _enough(self, steps: Sequence[Step], step: Step) -> str | None:
-        """Say why a rung is not worth taking; None if it is, as prompts and the first tunings are."""
+        """Say why a rung is not worth taking; None if it is."""
         mine = {one.name: self._score(one.name) for one in steps if one.name in self.runs}
         if self.asked.target is not None:
             reached = [name for name, score in mine.items() if deciding.reaches(score, self.asked.target[1])]
             if reached:
                 return f"{reached[0]} reaches {self.asked.target[1]:g}"
-        if step.kind != "full" or not mine:
+        if not mine:
             return None
-        own = next((one.name for one in steps if one.kind == "method" and one.name in self.runs), None)
-        rest = {name: score for name, score in mine.items() if name != own}
-        last = self._contrast(own, deciding.best(rest)) if own and rest else None
+        last = self._last_gain(steps, mine) if step.kind == "full" else None
         return deciding.not_worth(mine[deciding.best(mine)], last, self.asked.worth)
+
+    def _last_gain(self, steps: Sequence[Step], mine: dict[str, Score]) -> Contrast | None:
+        """Give the test of the last tuned rung of these against the best of the others."""
+        own = next((one.name for one in reversed(steps) if one.recipe and one.name in self.runs), None)
+        rest = {name: score for name, score in mine.items() if name != own}
+        return self._contrast(own, deciding.best(rest)) if own and rest else None
 
     def _score(self, name: str) -> Score:
         return self.runs[name].scores()[0]
 
+    def _contrasts(self) -> tuple[Contrast, ...]:
+        return deciding.corrected(self.tests, self.pairs)
+
     def _contrast(self, rung: str, lower: str | None) -> Contrast | None:
-        return next((one for one in deciding.corrected(self.tests) if (one.rung, one.below) == (rung, lower)), None)
+        return next((one for one in self._contrasts() if (one.rung, one.below) == (rung, lower)), None)
 
     def conclude(self) -> None:
         """Decide, say so, and write verdict and report."""
@@ -147,11 +184,12 @@ class Climb:
             raise FitError(
                 f"no rung could be taken: {self.rungs[0].passed_over}", fix="use a model with a longer context"
             )
-        contrasts = deciding.corrected(self.tests)
         target = self.asked.target[1] if self.asked.target else None
         costing = (self.asked.requests, self.asked.price)
         scores = [self._score(rung.name) for rung in taken]
-        made: Verdict = deciding.decide(taken, scores, contrasts, target, costing, self.stopped)
+        made = deciding.decide(taken, scores, self._contrasts(), target, costing)
+        told = [f"Not tried: {deciding.listed(names)}, as {why}." for why, names in self.stopped.items()]
+        made = made.model_copy(update={"stopped": " ".join(told) or None, "pairs": self.pairs})
         self.root.write_json(RUNGS, [rung.model_dump() for rung in self.rungs])
         self.root.write_json(VERDICT, made.model_dump())
         self.say(made.sentence)
@@ -165,19 +203,15 @@ def _check(task: Task, asked: Ladder) -> None:
         raise DataError(f"the task '{task.name}' has no test rows to score a rung on", fix="give it a 'test' split")
     if asked.target is None:
         return
-    name, _ = asked.target
+    name, value = asked.target
     metric(name)
     if name != task.metrics[0]:
         raise ConfigError(
             f"--target {name}: the climb is decided by the task's first metric", fix=suggest(name, [task.metrics[0]])
         )
+    if name not in LOWER_IS_BETTER and value > 1:
+        raise ConfigError(f"--target {name}={value:g}: {name} goes from 0 to 1", fix=f"--target {name}={value / 100:g}")
 
 
 def _method(step: Step) -> str | None:
     return step.recipe.method.name if step.recipe else None
-
-
-def _forgot(folder: Path, step: Step) -> bool:
-    """Tell whether a rung's training came to its end but forgot more than it may."""
-    lost = Run(folder / step.folder).forgetting() if step.recipe else None
-    return lost is not None and lost.passed is False

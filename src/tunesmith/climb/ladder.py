@@ -1,9 +1,10 @@
 """The ladder: the rungs from cheap to expensive, and what each is made by."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from tunesmith.config import Record
 from tunesmith.data.task import Task
@@ -40,23 +41,49 @@ class Ladder(Record):
     target: tuple[str, float] | None = None
     rows: PositiveInt | None = None
     requests: PositiveInt = 1000
-    price: NonNegativeFloat | None = None
+    price: PositiveFloat | None = None
     worth: NonNegativeFloat = 0.01
     shots: tuple[Annotated[int, Field(ge=2)], ...] = (2, 4, 8)
+
+    @field_validator("shots")
+    @classmethod
+    def _rising(cls, shots: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(set(shots)))
 
 
 def ladder(recipe: Recipe, asked: Ladder, task: Task) -> list[list[Step]]:
     """Lay out the rungs of each model, cheapest first."""
-    models = list(dict.fromkeys((recipe.model, *asked.models)))
-    return [_rungs(recipe.model_copy(update={"model": model}), asked, task, len(models) > 1) for model in models]
+    models = short_names((recipe.model, *asked.models))
+    return [
+        _rungs(recipe.model_copy(update={"model": model}), asked, task, short if len(models) > 1 else "")
+        for model, short in models.items()
+    ]
 
 
-def _rungs(recipe: Recipe, asked: Ladder, task: Task, several: bool) -> list[Step]:
-    """Lay out one model's rungs. What is told of a method or its rate in the recipe is told of that rung alone."""
+def short_names(models: Sequence[str]) -> dict[str, str]:
+    """Name each model by as few of its last path parts as tell it from the others; one that is named twice, once."""
+    parts = {model: _parts(model) for model in dict.fromkeys(models)}
+    for wide in range(1, max(map(len, parts.values())) + 1):
+        names = {model: "-".join(words[-wide:]) for model, words in parts.items()}
+        if len(set(names.values())) == len(names):
+            return names
+    first = {words: model for model, words in reversed(parts.items())}  # another spelling of the same folder
+    return short_names([model for model in parts if first[parts[model]] == model])
+
+
+def _parts(model: str) -> tuple[str, ...]:
+    path = Path(model)
+    return tuple(part for part in (path.resolve() if path.exists() else path).parts if part not in ("/", "..", "."))
+
+
+def _rungs(recipe: Recipe, asked: Ladder, task: Task, short: str) -> list[Step]:
+    """Lay out one model's rungs, with its `short` name where there are several.
+
+    What is told of a method or its rate in the recipe is told of that rung alone.
+    """
     model = recipe.model
-    short = model.rstrip("/").rpartition("/")[2]
-    aside = f" ({short})" if several else ""
-    inside = f"{short}/" if several else ""
+    aside = f" ({short})" if short else ""
+    inside = f"{short}/" if short else ""
     prompts: list[tuple[Kind, tuple[int, ...]]] = [("zero-shot", (0,)), ("one-shot", (1,)), ("few-shot", asked.shots)]
     steps = [Step(kind + aside, kind, model, inside + kind, shots) for kind, shots in prompts if shots]
     own = recipe.method.name

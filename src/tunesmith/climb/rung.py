@@ -1,6 +1,9 @@
 """One rung taken: examples chosen or weights trained, then scored once on the test rows, with what it cost."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,10 +13,39 @@ from tunesmith.errors import FitError, RunError
 from tunesmith.evaluation.evaluate import Question, evaluate
 from tunesmith.evaluation.measured import train
 from tunesmith.metrics import LOWER_IS_BETTER
+from tunesmith.models.load import Model, find, load, load_encoder
 from tunesmith.recipe import Recipe
 from tunesmith.runs.records import Summary
 from tunesmith.runs.run import Run
 from tunesmith.runs.rungs import Cost, Rung, Tried
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all rungs of a climb share: its task, recipe and folder, and how many test rows are asked at most."""
+
+    task: Task
+    recipe: Recipe
+    folder: Path
+    rows: int | None = None
+    command: Sequence[str] = ()
+
+    def question(self, split: Split, shots: int, limit: int | None) -> Question:
+        """Ask a split as the recipe's rows are worded; every question sees the same examples."""
+        wording = None if self.recipe.template == "any" else self.recipe.template
+        return Question(
+            self.task, split, shots=shots, template=wording, limit=limit, seed=self.recipe.seed, same_shots=shots > 0
+        )
+
+    def base(self, model: str) -> Model:
+        """Load a model as the recipe's trainings do."""
+        place = find(model)
+        return load(place, load_encoder(place, self.recipe.prompting), self.recipe.dtype)
+
+    @property
+    def examples(self) -> int:
+        """Count the training rows, which worked examples are drawn from."""
+        return len(self.task.rows("train")) if "train" in self.task.splits() else 0
 
 
 class Taken(NamedTuple):
@@ -23,52 +55,36 @@ class Taken(NamedTuple):
     run: Run
 
 
-def prompted(
-    step: Step, task: Task, folder: Path, rows: tuple[int | None, Recipe], command: Sequence[str] = ()
-) -> Taken:
-    """Take a prompt as far as it fits, the number of its examples chosen on the validation rows.
+def prompted(step: Step, shared: Shared) -> Taken:
+    """Take a prompt as far as it fits, the number of its examples chosen on the validation rows, if there are any.
 
-    Every question is shown the same examples, as a prompt in service would. `rows` are the
-    test rows at most, and the recipe. Raises FitError if not even the fewest examples fit.
+    Every question is shown the same examples, as a prompt in service would. Without validation rows they are the
+    fewest. Raises FitError if not even these fit.
     """
-    limit, recipe = rows
-    asked = [shots for shots in step.shots if shots <= _examples(task)]
+    asked = [shots for shots in step.shots if shots <= shared.examples]
     if not asked:
-        raise FitError(f"the task has {_examples(task)} training rows to show", fix="give it more")
-    tried: list[tuple[Tried, Run]] = []
-    if len(asked) > 1 and "validation" in task.splits():
-        tried = _tried(step, task, folder, recipe, asked)
-    best = _best([one for one, _ in tried]).shots if tried else asked[0]
-    question = _question(task, "test", best, limit, recipe.seed)
-    run = answered(step.model, question, folder / step.folder, command)
-    facts = run.summary()
-    making = sum(choosing.summary().engine_seconds or 0.0 for _, choosing in tried)
+        raise FitError(f"the task has {shared.examples} training rows to show", fix="give it more")
+    model = cache(lambda: shared.base(step.model))  # loaded once, and only if something is left to be answered
+    tried = _tried(step, shared, asked, model) if len(asked) > 1 and "validation" in shared.task.splits() else []
+    shots, run = _tested(step, shared, _from_best([one for one, _ in tried]) or asked[:1], model)
     rung = Rung(
         name=step.name,
         model=step.model,
-        shots=best,
+        shots=shots,
         eval=step.folder,
         tried=tuple(one for one, _ in tried),
-        cost=_cost(facts, len(run.answers(task.name)), making),
+        cost=_cost(run, sum(choosing.summary().engine_seconds or 0.0 for _, choosing in tried)),
     )
     return Taken(rung, run)
 
 
-def _examples(task: Task) -> int:
-    return len(task.rows("train")) if "train" in task.splits() else 0
-
-
-def _question(task: Task, split: Split, shots: int, limit: int | None, seed: int) -> Question:
-    return Question(task, split, shots=shots, limit=limit, seed=seed, same_shots=shots > 0)
-
-
-def _tried(step: Step, task: Task, folder: Path, recipe: Recipe, asked: Sequence[int]) -> list[tuple[Tried, Run]]:
+def _tried(step: Step, shared: Shared, asked: Sequence[int], model: Callable[[], Model]) -> list[tuple[Tried, Run]]:
     """Score numbers of examples on the validation rows, fewest first, until one scores no better or does not fit."""
     found: list[tuple[Tried, Run]] = []
     for shots in asked:
-        question = _question(task, "validation", shots, recipe.limit.validation, recipe.seed)
+        question = shared.question("validation", shots, shared.recipe.limit.validation)
         try:
-            run = answered(step.model, question, folder / f"{step.folder}-{shots}-validation")
+            run = answered(model, question, shared.folder / f"{step.folder}-{shots}-validation")
         except FitError:
             if not found:
                 raise
@@ -76,51 +92,67 @@ def _tried(step: Step, task: Task, folder: Path, recipe: Recipe, asked: Sequence
         one = run.scores()[0]
         shown = one.model_dump(include={"metric", "value", "low", "high", "n"})
         found.append((Tried(name=f"{shots}-shot", shots=shots, **shown), run))
-        if _best([tried for tried, _ in found]).shots != shots:
+        if _from_best([tried for tried, _ in found])[0] != shots:
             break
     return found
 
 
-def _best(tried: Sequence[Tried]) -> Tried:
-    """Give the best candidate, of equal ones the first: the shortest prompt."""
-    sign = -1 if tried[0].metric in LOWER_IS_BETTER else 1
-    return max(tried, key=lambda one: sign * one.value)
+def _from_best(tried: Sequence[Tried]) -> list[int]:
+    """Give the numbers of examples from the best candidate down, of equal ones the shorter prompt first."""
+    sign = 1 if tried and tried[0].metric in LOWER_IS_BETTER else -1
+    return [one.shots for one in sorted(tried, key=lambda one: (sign * one.value, one.shots))]
 
 
-def trained(
-    step: Step, recipe: Recipe, task: Task, folder: Path, rows: int | None = None, command: Sequence[str] = ()
-) -> Taken:
+def _tested(step: Step, shared: Shared, best: Sequence[int], model: Callable[[], Model]) -> tuple[int, Run]:
+    """Ask the test rows with the first number of examples that all of them have room for. Raises FitError."""
+    *others, last = best
+    for shots in others:
+        try:
+            return shots, _ask_test(step, shared, shots, model)
+        except FitError:  # a test row is longer than any that it was chosen on
+            shutil.rmtree(shared.folder / step.folder)
+    return last, _ask_test(step, shared, last, model)
+
+
+def _ask_test(step: Step, shared: Shared, shots: int, model: Callable[[], Model]) -> Run:
+    question = shared.question("test", shots, shared.rows)
+    return answered(model, question, shared.folder / step.folder, shared.command)
+
+
+def trained(step: Step, recipe: Recipe, shared: Shared) -> Taken:
     """Train as `recipe` says, or go on with it, and ask the test rows without examples.
 
     Raises RunError if the training was stopped, FitError if it does not fit.
     """
-    place = folder / step.folder
-    made = train(recipe, place, command=command, resume=place.exists())
+    place = shared.folder / step.folder
+    made = train(recipe, place, command=shared.command, resume=place.exists())
     facts = made.summary()
     if facts.stopped_early:
         raise RunError(
             f"{place}: training was stopped at step {facts.steps} of {facts.planned_steps}",
             fix="what was learned is kept: the same command with --resume goes on",
         )
-    question = _question(task, "test", 0, rows, recipe.seed)
-    run = answered(str(place), question, folder / f"{step.folder}-eval", command)
+    question = shared.question("test", 0, shared.rows)
+    run = answered(lambda: str(place), question, shared.folder / f"{step.folder}-eval", shared.command)
     rung = Rung(
         name=step.name,
         model=step.model,
         method=recipe.method.name,
         eval=f"{step.folder}-eval",
         train=step.folder,
-        cost=_cost(run.summary(), len(run.answers(task.name)), facts.seconds, facts),
+        cost=_cost(run, facts.seconds, facts),
     )
     return Taken(rung, run)
 
 
-def answered(target: str, question: Question, folder: Path, command: Sequence[str] = ()) -> Run:
+def answered(target: Callable[[], str | Model], question: Question, folder: Path, command: Sequence[str] = ()) -> Run:
     """Evaluate, go on with an evaluation that was stopped, or give one that is done."""
-    return Run.open(folder) if Run(folder).done else evaluate(target, question, folder, command)
+    return Run.open(folder) if Run(folder).done else evaluate(target(), question, folder, command)
 
 
-def _cost(answering: Summary, requests: int, making: float, training: Summary | None = None) -> Cost:
+def _cost(run: Run, making: float, training: Summary | None = None) -> Cost:
+    answering = run.summary()
+    requests = len(run.answers(str(run.asked()["task"])))
     peaks = [taken.peak_memory_bytes for taken in (answering, training) if taken]
     return Cost(
         making_seconds=making,

@@ -3,13 +3,15 @@
 The rules, in their order:
 
 1. Every pair of rungs is tested on the same rows by the metric that decides, and all p-values are corrected together
-   by Holm's method: the chance that any of the differences that are called real is none stays below 5 %.
+   by Holm's method: the chance that any of the differences that are called real is none stays below 5 %. All pairs of
+   the ladder count from the start, also those of rungs that are yet to come or are never taken: so what is called
+   better on the way is called so at the end.
 2. A rung is good enough if it reaches the target; without one, or if none does, if no other is significantly better.
 3. Of those the cheapest is taken: by the time of making it once and answering a number of requests. Times within a
    quarter of the least count as the least, as a machine is no more constant than that; of those, the rung is taken that
    trains the fewest weights, then the one with the shortest prompt.
-4. All weights are not tuned where tuning some of them gained, at best, less than what a gain is worth; and the climb
-   ends where there is less than that left to gain, or with the first rung that reaches the target.
+4. All weights are not tuned where tuning some of them gained, at best, less than what a gain is worth. The climb ends
+   where there is less than that left to gain, or with the first rung that reaches the target.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,9 +28,12 @@ LEVEL = 0.05
 ALIKE = 1.25  # times the least
 
 
-def corrected(tests: Mapping[tuple[str, str], Comparison]) -> tuple[Contrast, ...]:
-    """Correct the tests of a climb together; the keys are (rung, rung below)."""
-    adjusted = holm([test.p for test in tests.values()])
+def corrected(tests: Mapping[tuple[str, str], Comparison], pairs: int = 0) -> tuple[Contrast, ...]:
+    """Correct the tests of a climb together, as part of `pairs` tests; the keys are (rung, rung below).
+
+    Tests that were not made count as such with p = 1: those that are made later can only lower what is given here.
+    """
+    adjusted = holm([test.p for test in tests.values()] + [1.0] * (pairs - len(tests)))[: len(tests)]
     return tuple(
         Contrast(
             rung=rung,
@@ -53,7 +58,6 @@ def decide(
     contrasts: Sequence[Contrast],
     target: float | None,
     costing: tuple[int, float | None],
-    stopped: str | None = None,
 ) -> Verdict:
     """Recommend one of the rungs that were taken, each with its main score; `costing` is (requests, price per hour)."""
     requests, price = costing
@@ -68,12 +72,11 @@ def decide(
     cheap = cheap if chosen == least else f"none of them is clearly cheaper over {whole(requests)} requests"
     return Verdict(
         recommended=chosen,
-        sentence=_sentence(chosen, score, good, target, cheap) + _paid(chosen, costs),
+        sentence=_sentence(chosen, score, good, target, cheap, len(names) > 1) + _paid(chosen, costs),
         reasons=tuple(map(reason, contrasts)),
         good=tuple(good),
         requests=requests,
         price=price,
-        stopped=stopped,
         contrasts=tuple(contrasts),
         break_evens=break_evens(costs),
     )
@@ -107,7 +110,8 @@ def best(scores: Mapping[str, Score]) -> str:
 def break_evens(costs: Mapping[str, Cost]) -> tuple[BreakEven, ...]:
     """Say of each pair from how many requests on the one that is dearer to make is the cheaper in all.
 
-    Making it takes m seconds more, a request d seconds less: m / d requests. None where a request takes no less.
+    Making it takes m seconds more, a request d seconds less: m / d requests. None where a request takes no less, or so
+    little that the machine's noise would decide.
     """
     found = []
     for a, b in combinations(costs, 2):
@@ -115,7 +119,8 @@ def break_evens(costs: Mapping[str, Cost]) -> tuple[BreakEven, ...]:
         more = costs[rung].making_seconds - costs[than].making_seconds
         less = costs[than].request_seconds - costs[rung].request_seconds
         if more > 0:
-            found.append(BreakEven(rung=rung, than=than, requests=more / less if less > 0 else None))
+            clear = costs[than].request_seconds > ALIKE * costs[rung].request_seconds
+            found.append(BreakEven(rung=rung, than=than, requests=more / less if clear else None))
     return tuple(found)
 
 
@@ -146,22 +151,23 @@ def reason(contrast: Contrast) -> str:
     )
 
 
-def _sentence(chosen: str, score: Score, good: Sequence[str], target: float | None, cheap: str) -> str:
+def _sentence(chosen: str, score: Score, good: Sequence[str], target: float | None, cheap: str, several: bool) -> str:
     told = f"{metric_title(score.metric)} {score.value:.3f} [{score.low:.3f}, {score.high:.3f}]"
     value = f"It has {told} on {score.n} {score.split} rows."
     others = [name for name in good if name != chosen]
     be = "is" if len(others) == 1 else "are"
     if target is not None and reaches(score, target):
-        too = f", as {_listed(others)} {'does' if len(others) == 1 else 'do'}, and {cheap}" if others else ""
+        too = f", as {listed(others)} {'does' if len(others) == 1 else 'do'}, and {cheap}" if others else ""
         return f"Take {chosen}: it reaches {target:g}{too}. {value}"
     missed = f" No rung reaches the target of {target:g}." if target is not None else ""
     if not others:
-        return f"Take {chosen}: every other rung is significantly beaten. {value}{missed}"
-    return f"Take {chosen}: {_listed(others)} {be} not significantly better, and {cheap}. {value}{missed}"
+        why = "every other rung is significantly beaten" if several else "it is the only rung that could be taken"
+        return f"Take {chosen}: {why}. {value}{missed}"
+    return f"Take {chosen}: {listed(others)} {be} not significantly better, and {cheap}. {value}{missed}"
 
 
 def _paid(chosen: str, costs: Mapping[str, Cost]) -> str:
-    """Say what a recommended training costs, and when it is paid by shorter prompts."""
+    """Say what a recommended training costs, and when it is paid by faster requests."""
     if not costs[chosen].trained_parameters:
         return ""
     told = [one for one in break_evens(costs) if one.rung == chosen and one.requests is not None]
@@ -171,9 +177,10 @@ def _paid(chosen: str, costs: Mapping[str, Cost]) -> str:
         return made + "."
     soonest = min(prompted, key=lambda one: one.requests or 0.0)
     return (
-        f"{made}, paid back against {soonest.than} after {whole(soonest.requests or 0.0)} requests by shorter prompts."
+        f"{made}, paid back against {soonest.than} after {whole(soonest.requests or 0.0)} requests, as each is faster."
     )
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Write names one after the other: a, b and c."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -24,7 +24,7 @@ __all__ = ["Question", "evaluate", "score_answers"]
 
 
 def evaluate(
-    target: str,
+    target: str | Model,
     question: Question | Sequence[Question],
     folder: Path,
     command: Sequence[str] = (),
@@ -33,14 +33,14 @@ def evaluate(
 ) -> Run:
     """Let a model, or what a training run made, answer `question`, or several; write the new run folder `folder`.
 
-    `target` is anything `find` knows, the folder of a training run, or that of
+    `target` is anything `find` knows, a model that is loaded, the folder of a training run, or that of
     an adapter, ours or peft's, of whose effect `strength` (0 to 1) is taken.
     Answers that are kept from before are not computed again, unless `fresh`;
     so an evaluation that was stopped goes on, in its own folder too. Raises TunesmithError.
     """
     if not begun(folder, "eval"):
         vacant(folder)
-    adapter = trained(Path(target))
+    adapter = trained(Path(target)) if isinstance(target, str) else None
     if adapter is None and strength != 1.0:
         raise ConfigError(
             f"--strength: {target} is a model, not an adapter", fix="leave it out, or name a training run"
@@ -50,8 +50,8 @@ def evaluate(
         check(one.task, prompts, one.by)
         for name in one.task.metrics:
             metric(name, one.language)
-    model = load_trained(adapter, strength=strength) if adapter else _load_base(target)
-    told = _asked(target, adapter, model, asked)
+    model = load_trained(adapter, strength=strength) if adapter else _base(target)
+    told = _asked(str(target) if adapter else None, adapter, model, asked)
     with only_writer(folder):
         run = Run.begin(folder, {**told, **({"strength": strength} if adapter else {})})
         run.write_json("provenance.json", provenance(model, _sources(asked), asked[0][0].seed, command))
@@ -128,13 +128,15 @@ def _how(task: Task, answers: Sequence[Answer]) -> str:
     return extracted + chosen
 
 
-def _load_base(target: str) -> Model:
+def _base(target: str | Model) -> Model:
+    if isinstance(target, Model):
+        return target
     place = find(target)
     return load(place, load_encoder(place))
 
 
 def _asked(
-    target: str, adapter: Adapter | None, model: Model, asked: Sequence[tuple[Question, Sequence[Prompt]]]
+    target: str | None, adapter: Adapter | None, model: Model, asked: Sequence[tuple[Question, Sequence[Prompt]]]
 ) -> dict[str, object]:
     """Write down what is asked: of one task beside the model, of several below `tasks`."""
     told = [_asked_of(question, prompts) for question, prompts in asked]
@@ -142,7 +144,7 @@ def _asked(
         "verb": "eval",
         "model": model.name if adapter is None else adapter.base,
         "method": adapter.method.name if adapter else None,
-        "adapter": target if adapter else None,
+        "adapter": target,
     }
     return {**who, **told[0]} if len(told) == 1 else {**who, "shots": asked[0][0].shots, "tasks": told}
 

@@ -105,19 +105,19 @@ def combined(parts: Sequence[tuple[Interval, float]]) -> Interval:
     return Interval(value, value - below, value + above)
 
 
-def paired(metric: Metric, a: Stats, b: Stats, seed: int = 0) -> Paired:
+def paired(metric: Metric, a: Stats, b: Stats, seed: int = 0, swaps: int = SWAPS) -> Paired:
     """Compare two systems on the same rows, in the same order.
 
     The p-value is that of approximate randomisation (Noreen 1989; Riezler and
     Maxwell 2005): how often swapping the two systems' answers row by row, at
-    random, gives a difference at least as large. For means this is the
+    random, gives a difference at least as large, in `swaps` tries. For means this is the
     sign-flip test; it is exact for up to 14 rows, and for shares of right
     answers, where it is McNemar's. The interval is a paired percentile
     bootstrap's. Raises DataError if the rows differ in number.
     """
     difference, spread, random = _paired_draws(metric, a, b, seed)
     low, high = np.quantile(spread, [0.025, 0.975])
-    p = mcnemar(a[:, 0] > 0, b[:, 0] > 0) if metric.proportion else _swap_p(metric, a, b, random)
+    p = mcnemar(a[:, 0] > 0, b[:, 0] > 0) if metric.proportion else _swap_p(metric, a, b, random, swaps)
     return Paired(difference, float(low), float(high), p)
 
 
@@ -209,24 +209,24 @@ def _paired_draws(metric: Metric, a: Stats, b: Stats, seed: int) -> tuple[float,
     return metric.value(b) - metric.value(a), second - first, random
 
 
-def _swap_p(metric: Metric, a: Stats, b: Stats, random: np.random.Generator) -> float:
+def _swap_p(metric: Metric, a: Stats, b: Stats, random: np.random.Generator, swaps: int = SWAPS) -> float:
     n = len(a)
     before, after = metric.value(a), metric.value(b)
     # Swaps that tie with what was seen count as extreme, whatever the order of summation made of them.
     observed = abs(after - before) - 1e-11 * max(abs(before), abs(after))
     exact = n <= EXACT_ROWS
-    blocks = iter([np.array(list(product([0.0, 1.0], repeat=n)))]) if exact else _swaps(n, random)
+    blocks = iter([np.array(list(product([0.0, 1.0], repeat=n)))]) if exact else _swaps(n, random, swaps)
     tried = extreme = 0
-    for swaps in blocks:
-        extreme += int((np.abs(_swapped(metric, a, b, swaps)) >= observed).sum())
-        tried += len(swaps)
+    for block in blocks:
+        extreme += int((np.abs(_swapped(metric, a, b, block)) >= observed).sum())
+        tried += len(block)
     return extreme / tried if exact else (extreme + 1) / (tried + 1)
 
 
-def _swaps(n: int, random: np.random.Generator) -> Iterator[Stats]:
+def _swaps(n: int, random: np.random.Generator, swaps: int) -> Iterator[Stats]:
     block = max(1, _BLOCK // n)
-    for start in range(0, SWAPS, block):
-        yield random.integers(0, 2, size=(min(block, SWAPS - start), n), dtype=np.int8).astype(np.float64)
+    for start in range(0, swaps, block):
+        yield random.integers(0, 2, size=(min(block, swaps - start), n), dtype=np.int8).astype(np.float64)
 
 
 def _swapped(metric: Metric, a: Stats, b: Stats, swaps: Stats) -> Stats:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tunesmith.errors import ModelError
+from tunesmith.errors import ModelError, SizesError
 from tunesmith.method import (
     GROUPS,
     BitFit,
@@ -32,7 +32,7 @@ KEYS_AND_VALUES = {"k_proj", "v_proj", "k", "v", "query_key_value"}
 def trained_parameters(method: Any, shape: Shape) -> int:
     """Count the weights that `method` trains on a model of this shape.
 
-    Raises ModelError if its targets, or what they are named by, cannot be told from the sizes.
+    Raises SizesError if its targets, or what they are named by, cannot be told from the sizes.
     """
     return COUNTS[type(method)](method, shape)
 
@@ -55,7 +55,7 @@ def _norms(method: Norms, shape: Shape) -> int:
 
 def _layers(method: Layers, shape: Shape) -> int:
     if method.pattern is not None:
-        raise ModelError("which weights method.pattern names cannot be told from sizes", fix="use method.last")
+        raise SizesError("which weights method.pattern names cannot be told from sizes", fix="use method.last")
     whole = sum(min(method.last, stack.blocks) * shape.block(stack) for stack in shape.stacks)
     return whole + sum(stack.extra for stack in shape.stacks if method.last >= stack.blocks)
 
@@ -68,7 +68,7 @@ def _sparse(method: SparseMask, shape: Shape) -> int:
 
 def _lora(method: Lora, shape: Shape) -> int:
     if any("." in pattern for pattern in method.ranks):
-        raise ModelError("which layers a path in method.ranks names cannot be told from sizes", fix="name layers alone")
+        raise SizesError("which layers a path in method.ranks names cannot be told from sizes", fix="name layers alone")
 
     def rank(name: str) -> int:
         return next((r for pattern, r in method.ranks.items() if re.fullmatch(pattern, name)), method.rank)
@@ -80,10 +80,10 @@ def _lora(method: Lora, shape: Shape) -> int:
 
 def _further(method: Further, shape: Shape) -> int:
     if method.targets is None:
-        raise ModelError("which layers peft chooses cannot be told from sizes", fix="name method.targets")
+        raise SizesError("which layers peft chooses cannot be told from sizes", fix="name method.targets")
     for option in method.options:
         if option not in READ:
-            raise ModelError(f"what method.options.{option} changes cannot be told from sizes", fix="leave it out")
+            raise SizesError(f"what method.options.{option} changes cannot be told from sizes", fix="leave it out")
     found = _targeted(shape, method.targets)
     return sum(PER_LAYER[method.name](layer, method.options) for layer in found)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from tunesmith.config import Record
-from tunesmith.errors import ModelError
+from tunesmith.errors import SizesError
 
 
 class Linear(NamedTuple):
@@ -74,10 +74,10 @@ class Shape(Record):
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape:
-    """Read the sizes out of a model's `config.json`. Raises ModelError for a family it does not know."""
+    """Read the sizes out of a model's `config.json`. Raises SizesError for a family it does not know."""
     kind = str(config.get("model_type"))
     if kind not in FAMILIES:
-        raise ModelError(
+        raise SizesError(
             f"the sizes of a {kind} model are not known", fix=f"families that are: {', '.join(sorted(FAMILIES))}"
         )
     found: Shape = FAMILIES[kind](config)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tunesmith.config import Record
 from tunesmith.errors import RunError
 from tunesmith.metrics import LOWER_IS_BETTER, metric
-from tunesmith.metrics.interval import paired
+from tunesmith.metrics.interval import SWAPS, paired
 from tunesmith.metrics.loss import CHOICE_LOSS, NATS_PER_TOKEN
 from tunesmith.metrics.metric import Metric, Stats
 from tunesmith.runs.records import Ability, Answer, Score
@@ -99,10 +99,10 @@ def compare(a: Run, b: Run) -> list[Comparison]:
     return [*chosen, *(found for task in tasks for found in _compare_task(a, b, task))]
 
 
-def compare_on(a: Run, b: Run, score: Score) -> Comparison:
+def compare_on(a: Run, b: Run, score: Score, swaps: int = SWAPS) -> Comparison:
     """Compare run `b` with run `a` by the one metric of `score`, which is `a`'s. Raises RunError for different rows."""
     ours, theirs = _matched(a, b, score.task)
-    return _difference(score.task, score.metric, language(a, score.task), ours, theirs)
+    return _difference((score.task, score.metric, language(a, score.task)), ours, theirs, swaps)
 
 
 def _compare_choices(a: Run, b: Run) -> list[Comparison]:
@@ -155,7 +155,7 @@ def _compare_ability(a: Run, b: Run, ability: Ability) -> Comparison | None:
         return None
     answers = {one.id: one for one in b.abilities(task)}
     ours = [one for one in a.abilities(task) if one.id in answers]
-    return _difference(task, ability.metric, ability.language, ours, [answers[one.id] for one in ours])
+    return _difference((task, ability.metric, ability.language), ours, [answers[one.id] for one in ours])
 
 
 def _matched(a: Run, b: Run, task: str) -> tuple[list[Answer], list[Answer]]:
@@ -173,18 +173,21 @@ def _compare_task(a: Run, b: Run, task: str) -> list[Comparison]:
     ours, matched = _matched(a, b, task)
     values = {(score.metric, score.task): score.value for score in b.scores()}
     return [
-        _difference(task, score.metric, language(a, task), ours, matched)
+        _difference((task, score.metric, language(a, task)), ours, matched)
         for score in a.scores()
         if score.task == task and (score.metric, task) in values and score.dimension == "accuracy"
     ]
 
 
-def _difference(task: str, name: str, language: str, ours: Sequence[Answer], theirs: Sequence[Answer]) -> Comparison:
+def _difference(
+    of: tuple[str, str, str], ours: Sequence[Answer], theirs: Sequence[Answer], swaps: int = SWAPS
+) -> Comparison:
+    task, name, language = of
     mark = metric(name, language)
     a, b = (mark.stats([x.answer for x in side], [x.references for x in side]) for side in (ours, theirs))
-    return _of_stats(task, mark, a, b)
+    return _of_stats(task, mark, a, b, swaps)
 
 
-def _of_stats(task: str, mark: Metric, a: Stats, b: Stats) -> Comparison:
+def _of_stats(task: str, mark: Metric, a: Stats, b: Stats, swaps: int = SWAPS) -> Comparison:
     values = {"a": mark.value(a), "b": mark.value(b)}
-    return Comparison(task=task, metric=mark.name, **values, **paired(mark, a, b)._asdict(), n=len(a))
+    return Comparison(task=task, metric=mark.name, **values, **paired(mark, a, b, swaps=swaps)._asdict(), n=len(a))

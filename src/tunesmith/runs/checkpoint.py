@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunesmith.errors import FitError, RunError
+from tunesmith.errors import DiskError, RunError
 
 MANIFEST = "manifest.json"
 KEEP = 2
@@ -36,7 +36,7 @@ def write(parent: Path, step: int, fill: Callable[[Path], None], facts: Mapping[
     """Write the checkpoint of `step` into `parent`: `fill` puts its files into the folder it is given.
 
     Older checkpoints go once this one is in place; the two newest stay. Raises
-    FitError if the disk is full and RunError if it cannot be written; then all
+    DiskError if the disk is full and RunError if it cannot be written; then all
     earlier checkpoints are as they were.
     """
     folder = parent / _NAME.format(step)
@@ -148,9 +148,9 @@ def _digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _refused(folder: Path, wrong: OSError) -> FitError | RunError:
+def _refused(folder: Path, wrong: OSError) -> DiskError | RunError:
     if wrong.errno in _SPACE:
-        return FitError(
+        return DiskError(
             f"{folder}: the disk is full; earlier checkpoints are as they were",
             fix="free some space, then go on with --resume",
         )

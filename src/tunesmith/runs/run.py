@@ -16,7 +16,7 @@ import yaml
 
 from tunesmith.config import Record
 from tunesmith.data.ledger import Ledger
-from tunesmith.errors import FitError, RunError
+from tunesmith.errors import DiskError, RunError
 from tunesmith.planning.plan import Plan
 from tunesmith.runs import lock
 from tunesmith.runs.records import (
@@ -48,7 +48,7 @@ class Run:
     def create(cls, folder: Path, asked: Mapping[str, Any], need_bytes: int = 0) -> "Run":
         """Start a run in a new or empty folder, and write down what was asked.
 
-        Raises RunError if the folder holds anything, FitError if the disk has
+        Raises RunError if the folder holds anything, DiskError if the disk has
         less room than `need_bytes` and some spare.
         """
         vacant(folder)
@@ -74,9 +74,18 @@ class Run:
         if not begun(folder, str(asked["verb"])):
             return cls.create(folder, asked)
         run = cls.open(folder)
-        if run.asked() != dict(asked):
-            raise RunError(f"{folder}: holds a run that was begun and asked something else", fix="name a new folder")
+        run.refuse_other(asked)
         return run
+
+    def refuse_other(self, asked: Mapping[str, Any]) -> None:
+        """Refuse to go on with a run that was asked something else, naming what. Raises RunError."""
+        changed = differences(self.asked(), dict(asked))
+        if changed:
+            more = f" (and {len(changed) - 1} more)" if changed[1:] else ""
+            raise RunError(
+                f"{self.folder}: holds a run that asked something else: {changed[0]}{more}",
+                fix="go on with what it was begun with, or name a new folder",
+            )
 
     @property
     def name(self) -> str:
@@ -241,6 +250,17 @@ class Run:
             yield kind.parse(values, where=f"{path} line {number}")
 
 
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """Name the fields in which two nested records differ, with both values."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        keys = [*before, *(key for key in now if key not in before)]
+        return [
+            found for key in keys for found in differences(before.get(key), now.get(key), f"{name}.{key}".strip("."))
+        ]
+    plain = [list(side) if isinstance(side, tuple) else side for side in (before, now)]
+    return [] if plain[0] == plain[1] else [f"{name}: {plain[0]} then, {plain[1]} now"]
+
+
 def begun(folder: Path, verb: str) -> bool:
     """Tell whether the folder holds a run of this verb that did not come to its end."""
     if not (folder / "recipe.yaml").is_file():
@@ -258,11 +278,11 @@ def vacant(folder: Path) -> None:
 
 
 def check_disk(folder: Path, need_bytes: int) -> None:
-    """Refuse to start what the disk cannot hold. Raises FitError."""
+    """Refuse to start what the disk cannot hold. Raises DiskError."""
     place = next(parent for parent in [folder.absolute(), *folder.absolute().parents] if parent.exists())
     free = shutil.disk_usage(place).free
     if free < need_bytes:
-        raise FitError(
+        raise DiskError(
             f"{folder}: {free / 2**20:.0f} MiB free on the disk, {need_bytes / 2**20:.0f} MiB needed",
             fix="free some space, or name a folder on another disk",
         )

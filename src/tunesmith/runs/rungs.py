@@ -46,8 +46,8 @@ class Tried(Record):
 class Rung(Record):
     """One step of a ladder. `eval` and `train` are its folders, relative to the climb's.
 
-    `tried` are the candidates it was chosen from, if there were several. Of a
-    rung that was not taken, `passed_over` says why, and it has neither folder nor cost.
+    `tried` are the candidates it was chosen from, if there were several. Of a rung that was not taken, `passed_over`
+    says why, `fix` what would let it be taken, if anything, and it has neither folder nor cost.
     """
 
     name: str
@@ -59,12 +59,14 @@ class Rung(Record):
     tried: tuple[Tried, ...] = ()
     cost: Cost | None = None
     passed_over: str | None = None
+    fix: str | None = None
 
 
 class Contrast(Record):
     """A paired test of `rung` against `below` on the same `n` rows, by the metric that decides.
 
-    `p` is of this test alone, `corrected` by Holm's method for all tests of the climb; the interval is not corrected.
+    `p` is of this test alone, `corrected` by Holm's method for all pairs of the ladder's rungs, taken or not; the
+    interval is not corrected.
     """
 
     rung: str
@@ -80,7 +82,7 @@ class Contrast(Record):
 
 
 class BreakEven(Record):
-    """From how many requests on `rung`, dearer to make, is cheaper in all than `than`; None: never."""
+    """From how many requests on `rung`, dearer to make, is cheaper in all than `than`; None: never clearly."""
 
     rung: str
     than: str
@@ -91,7 +93,8 @@ class Verdict(Record):
     """Which rung to take, in one sentence, and what it rests on.
 
     `good` names the rungs that are good enough, `requests` how many requests "cheapest" was counted over, `price` what
-    an hour of this machine costs, if that was said. `stopped` says why the climb ended before its last rung.
+    an hour of this machine costs, if that was said. `stopped` says why the climb ended before its last rung. `pairs`
+    is how many tests the p-values are corrected for.
     """
 
     recommended: str
@@ -101,6 +104,7 @@ class Verdict(Record):
     requests: int = 1000
     price: float | None = None
     stopped: str | None = None
+    pairs: int = 0
     contrasts: tuple[Contrast, ...] = ()
     break_evens: tuple[BreakEven, ...] = ()
 

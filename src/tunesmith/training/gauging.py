@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from safetensors.torch import load_file
 
 from tunesmith.data.encode import Encoded
-from tunesmith.errors import ConfigError, RunError
+from tunesmith.errors import ConfigError, ForgotError, RunError
 from tunesmith.models.load import Model
 from tunesmith.recipe import Recipe
 from tunesmith.runs import checkpoint
@@ -153,10 +153,10 @@ def begin(gauge: Gauge | None, model: Model, recipe: Recipe, validated: bool) ->
     return Gauging(gauge, gauge.take(base, kept=True), model, recipe)
 
 
-def too_much(run: Run, told: Forgetting) -> RunError:
+def too_much(run: Run, told: Forgetting) -> ForgotError:
     """Say that no look passed, and what may help."""
     most = max(one.retained for one in told.checks if one.retained is not None)
-    return RunError(
+    return ForgotError(
         f"{run.folder}: forgot {1 - most:.1%} of what the base could do at best, forgetting.max_forgetting is "
         f"{told.max_forgetting:.1%}; the last weights are in {run.folder}/checkpoints",
         fix="lower train.learning_rate, fewer train.epochs, a method with fewer weights, rows of other tasks mixed in, "

@@ -12,7 +12,7 @@ from tunesmith.errors import RunError
 from tunesmith.models.fit import Fit
 from tunesmith.models.saving import disk_errors
 from tunesmith.runs import checkpoint
-from tunesmith.runs.run import Run
+from tunesmith.runs.run import Run, differences
 from tunesmith.training.loop import Past
 from tunesmith.training.optimizer import MasterAdamW
 
@@ -92,14 +92,3 @@ def _identity(provenance: Mapping[str, Any]) -> dict[str, Any]:
         "model": {key: model.get(key) for key in ("sha256", "tokenizer_sha256", "prompting")},
         "data": {split: told.get("sha256") for split, told in data.items()},
     }
-
-
-def differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """Name the fields in which two nested records differ, with both values."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        keys = [*before, *(key for key in now if key not in before)]
-        return [
-            found for key in keys for found in differences(before.get(key), now.get(key), f"{name}.{key}".strip("."))
-        ]
-    plain = [list(side) if isinstance(side, tuple) else side for side in (before, now)]
-    return [] if plain[0] == plain[1] else [f"{name}: {plain[0]} then, {plain[1]} now"]
