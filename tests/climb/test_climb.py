@@ -1,6 +1,5 @@
 """The climb end to end, on real small models: every rung, its rules, killed and resumed."""
 
-import json
 import shutil
 from types import SimpleNamespace
 
@@ -9,13 +8,14 @@ import pytest
 from tests.conftest import colours_in
 from tunesmith.climb import climb as module
 from tunesmith.climb import memory
+from tunesmith.climb import rung as taking
 from tunesmith.climb.climb import climb
-from tunesmith.climb.ladder import Ladder, ladder
+from tunesmith.climb.ladder import Ladder, ladder, short_names
 from tunesmith.data.task import load_task
-from tunesmith.errors import ConfigError, DataError, FitError, RunError
+from tunesmith.errors import ConfigError, DataError, DiskError, FitError, ModelError, RunError
 from tunesmith.recipe import make_recipe
 from tunesmith.runs.run import Run
-from tunesmith.runs.rungs import rungs_of, verdict_of
+from tunesmith.runs.rungs import Tried, rungs_of, verdict_of
 
 NAMES = ["zero-shot", "one-shot", "few-shot", "prompt tuning", "LoRA", "full fine-tuning"]
 QUICK = ("train.batch_tokens=512", "forgetting.tasks=[]", "forgetting.text=false", "limit.validation=8")
@@ -124,6 +124,8 @@ def test_a_finished_climb_is_given_back_and_another_one_is_refused(climbed, tmp_
     before = (run.folder / "verdict.json").read_bytes()
     assert climb(recipe, run.folder, ASKED, say=lambda _: None, resume=True).folder == run.folder
     assert (run.folder / "verdict.json").read_bytes() == before
+    with pytest.raises(RunError, match=r"asked something else: rows: 12 then, 5 now\n"):
+        climb(recipe, run.folder, ASKED.model_copy(update={"rows": 5}), say=lambda _: None, resume=True)
     copy = tmp_path / "copy"
     shutil.copytree(run.folder, copy)
     (copy / "DONE").unlink()
@@ -142,6 +144,77 @@ def test_a_climb_stops_at_the_first_rung_that_reaches_the_target(tiny, colours_f
     assert "it reaches 0" in verdict.sentence
     with pytest.raises(ConfigError, match="first metric"):
         climb(recipe, tmp_path / "other", ASKED.model_copy(update={"target": ("rouge1", 0.5)}))
+    with pytest.raises(ConfigError, match="goes from 0 to 1") as wrong:
+        climb(recipe, tmp_path / "other", ASKED.model_copy(update={"target": ("exact_match", 40)}))
+    assert wrong.value.fix == "--target exact_match=0.4"
+
+
+def test_a_climb_ends_where_nothing_is_left_to_gain(tiny, colours_file, tmp_path):
+    recipe = recipe_for(tiny("chat"), task=str(colours_file))
+    run = climb(recipe, tmp_path / "climb", ASKED.model_copy(update={"worth": 1.5}), say=lambda _: None)
+    assert [rung.passed_over is None for rung in rungs_of(run)] == [True] + [False] * 5
+    assert verdict_of(run).stopped.startswith("Not tried: one-shot, few-shot, prompt tuning, LoRA and full fine-tuning")
+    assert "is the only rung" in verdict_of(run).sentence
+
+
+@pytest.mark.parametrize(
+    ("settings", "wrong", "says"),
+    [
+        (("length.max_tokens=20",), FitError, "tokens .* of them answer"),
+        (("method=bitfit",), ModelError, "bias"),
+        (("length.max_tokens=1024",), FitError, "made for 512 tokens"),
+    ],
+)
+def test_what_no_training_can_take_is_refused_before_the_first_rung(
+    tiny, colours_file, tmp_path, settings, wrong, says
+):
+    with pytest.raises(wrong, match=says):
+        climb(recipe_for(tiny("chat"), *settings, task=str(colours_file)), tmp_path / "climb", ASKED, say=print)
+    assert not (tmp_path / "climb" / "zero-shot").exists()
+
+
+def test_a_full_disk_stops_a_climb_and_what_was_passed_over_before_stays_so(tiny, colours_file, tmp_path, monkeypatch):
+    recipe = recipe_for(tiny("chat"), "limit.train=8", "length.max_tokens=256", task=str(colours_file))
+
+    def refusing(step, *_):
+        wrong = FitError if step.kind == "prompt_tuning" else DiskError
+        raise wrong(f"no room for {step.name}", fix="make some")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "trained", refusing)
+        with pytest.raises(DiskError, match="no room for LoRA"):
+            climb(recipe, tmp_path / "climb", ASKED, say=lambda _: None)
+    said = []
+    run = climb(recipe, tmp_path / "climb", ASKED, say=said.append, resume=True)
+    rungs = {rung.name: rung for rung in rungs_of(run)}
+    passed = rungs["prompt tuning"]
+    assert (passed.passed_over, passed.fix) == ("no room for prompt tuning", "make some")
+    assert rungs["LoRA"].eval == "lora-eval"
+    assert "prompt tuning: passed over, no room for prompt tuning\n  fix: make some" in said
+
+
+def test_fewer_examples_are_taken_where_a_test_row_has_no_room_for_the_best(tiny, colours, tmp_path):
+    recipe = recipe_for(tiny("chat"))
+    shared = taking.Shared(colours, recipe, tmp_path / "climb")
+    step = ladder(recipe, Ladder(shots=(4, 2, 4)), colours)[0][2]
+    assert step.shots == (2, 4)
+    tried = [
+        Tried(name=str(shots), shots=shots, metric="rouge1", value=value, low=0, high=1, n=8)
+        for shots, value in ((2, 0.1), (4, 0.3), (8, 0.3))
+    ]
+    assert taking._from_best(tried) == [4, 8, 2]
+    shots, run = taking._tested(step, shared, [90, 2], lambda: shared.base(recipe.model))
+    assert (shots, run.done, run.asked()["shots"]) == (2, True, 2)
+
+
+def test_models_are_named_by_as_much_of_their_paths_as_tells_them_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a" / "model").mkdir(parents=True)
+    assert short_names(["owner/one", "smollm2"]) == {"owner/one": "one", "smollm2": "smollm2"}
+    names = short_names(["runs/a/checkpoints/model", "runs/b/checkpoints/model"])
+    assert list(names.values()) == ["a-checkpoints-model", "b-checkpoints-model"]
+    assert short_names(["a/model", "./a/model/", "b"]) == {"a/model": "model", "b": "b"}
+    assert ".." not in "".join(short_names(["../x", "..", "y"]).values())
 
 
 def test_full_tuning_is_passed_over_where_lora_gains_less_than_is_worth_paying_for(tiny, colours_file, tmp_path):

@@ -1,5 +1,6 @@
 """The verdict by its rules, on made-up scores and costs worked out by hand."""
 
+import numpy as np
 import pytest
 
 from tunesmith.climb.verdict import best, break_evens, cheapest, corrected, decide, not_worth, unbeaten
@@ -42,6 +43,19 @@ def test_p_values_are_corrected_together_by_holm():
     found = tests_of((0.06, 0.03), (0.11, 0.03), (0.05, 0.03))
     assert [one.corrected for one in found] == pytest.approx([0.09] * 3)
     assert {one.verdict for one in found} == {"undecided"}
+
+
+def test_a_difference_called_real_on_the_way_is_called_so_at_the_end():
+    """All pairs of the ladder count from the start: later tests, however they end, only lower an earlier p-value."""
+    random, pairs = np.random.default_rng(0), 15
+    for _ in range(200):
+        tests = {(f"b{i}", f"a{i}"): test_of(0.1, float(p)) for i, p in enumerate(random.uniform(0, 1, pairs) ** 4)}
+        before = [1.0] * pairs
+        for made in range(1, pairs + 1):
+            now = [one.corrected for one in corrected(dict(list(tests.items())[:made]), pairs)]
+            assert all(after <= earlier + 1e-12 for after, earlier in zip(now, before, strict=False))
+            before = now
+    assert corrected({("one-shot", "zero-shot"): test_of(0.1, 0.03)}, 15)[0].verdict == "undecided"
 
 
 def test_a_lower_score_is_better_where_it_counts_errors():
@@ -103,6 +117,13 @@ def test_break_even_is_where_the_totals_cross():
     found = {(one.rung, one.than): one.requests for one in break_evens({rung.name: rung.cost for rung in RUNGS})}
     assert found == {("few-shot", "zero-shot"): None, ("LoRA", "zero-shot"): None, ("LoRA", "few-shot"): 360.0}
     assert LORA.seconds(360) == pytest.approx(FEW.seconds(360))
+    noise = FEW.model_copy(update={"request_seconds": 0.6})  # a fifth more than LoRA's: the machine may decide
+    assert [one.requests for one in break_evens({"few-shot": noise, "LoRA": LORA})] == [None]
+
+
+def test_the_only_rung_is_not_said_to_beat_others():
+    made = decide(RUNGS[:1], SCORES[:1], (), None, (1000, None))
+    assert made.sentence.startswith("Take zero-shot: it is the only rung that could be taken. It has ROUGE-1 0.200")
 
 
 def test_full_tuning_is_not_worth_it_where_tuning_gained_too_little_at_best():

@@ -6,12 +6,14 @@ from pathlib import Path
 from tunesmith.climb.ladder import Step
 from tunesmith.errors import FitError, ModelError, SizesError
 from tunesmith.method import Lora, Qlora
+from tunesmith.models.load import find, read_config
 from tunesmith.planning.plan import Plan
 from tunesmith.recipe import Recipe
 from tunesmith.reporting.compare import method_title
 from tunesmith.reporting.numbers import size
 from tunesmith.runs.run import Run
 from tunesmith.training.planned import plan, this_machine
+from tunesmith.training.train import check_context
 
 
 def foreseen(step: Step, folder: Path) -> Plan | None:
@@ -23,6 +25,8 @@ def foreseen(step: Step, folder: Path) -> Plan | None:
     """
     if step.recipe is None or (folder / step.folder / "recipe.yaml").is_file():
         return None
+    config = read_config(find(step.model))
+    check_context(step.model, getattr(config, "max_position_embeddings", None), step.recipe)
     try:
         return plan(step.recipe, machines=[this_machine(step.recipe)])
     except SizesError:

@@ -69,7 +69,7 @@ def train(
     prepared = prepare_rows(work, recipe, encoder)
     foreseen = None if begun_before else foresee(recipe, prepared)
     model = load(place, encoder, recipe.dtype, methods.place_of_base(recipe.method))
-    check_context(model, recipe)
+    check_context(model.name, model.context, recipe)
     recipe = recipe.resolved(model.width)
     gauging = begin(gauge, model, recipe, bool(prepared.validation))
     asked = {"verb": "train", **recipe.model_dump(mode="json")}
@@ -101,12 +101,12 @@ def train(
     return run
 
 
-def check_context(model: Model, recipe: Recipe) -> None:
-    """Refuse rows longer than the model was made for. Raises FitError."""
-    if model.context is not None and recipe.length.max_tokens > model.context:
+def check_context(name: str, context: int | None, recipe: Recipe) -> None:
+    """Refuse rows longer than the model of that name was made for. Raises FitError."""
+    if context is not None and recipe.length.max_tokens > context:
         raise FitError(
-            f"length.max_tokens is {recipe.length.max_tokens}, but {model.name} was made for {model.context} tokens",
-            fix=f"-s length.max_tokens={model.context}",
+            f"length.max_tokens is {recipe.length.max_tokens}, but {name} was made for {context} tokens",
+            fix=f"-s length.max_tokens={context}",
         )
 
 
