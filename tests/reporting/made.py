@@ -95,6 +95,35 @@ def climbed(folder, **verdict):
     return climb
 
 
+def climbed_by_two(folder, **verdict):
+    """Make a climb of two models, one of them named by its path: each asked, then tuned by LoRA, and not in full."""
+    climb = Run.create(folder, {"verb": "climb", "task": "demo", "model": "smollm2", "models": ["path/to/another"]})
+    rungs = []
+    for model, short in (("smollm2", "smollm2"), ("path/to/another", "another")):
+        taken = [_rung(folder / short, "zero-shot", 3), _rung(folder / short, "LoRA", 11, method="lora")]
+        passed = Rung(name="full fine-tuning", model=model, method="full", passed_over="it does not fit")
+        for rung in (*taken, passed):
+            places = {key: f"{short}/{place}" for key in ("eval", "train") if (place := getattr(rung, key))}
+            rungs.append(rung.model_copy(update={"name": f"{rung.name} ({short})", "model": model, **places}))
+    climb.write_json("rungs.json", [rung.model_dump() for rung in rungs])
+    names = [rung.name for rung in rungs if rung.cost]
+    told = {"recommended": "LoRA (another)", "sentence": "Take LoRA (another).", "reasons": (), "good": (names[-1],)}
+    climb.write_json("verdict.json", Verdict(**{**told, "contrasts": _contrasts(names), **verdict}).model_dump())
+    return climb
+
+
+def climbed_one_rung(folder, **verdict):
+    """Make a climb of which one rung was taken and the others passed over."""
+    climb = Run.create(folder, {"verb": "climb", "task": "demo", "model": "smollm2"})
+    passed = [Rung(name=name, model="smollm2", passed_over="the context is full") for name in ("one-shot", "few-shot")]
+    tuned = Rung(name="LoRA", model="smollm2", method="lora", passed_over="the task has no training rows")
+    rungs = [_rung(folder, "zero-shot", 3), *passed, tuned]
+    climb.write_json("rungs.json", [rung.model_dump() for rung in rungs])
+    told = {"recommended": "zero-shot", "sentence": "Take zero-shot.", "reasons": (), "good": ("zero-shot",)}
+    climb.write_json("verdict.json", Verdict(**{**told, **verdict}).model_dump())
+    return climb
+
+
 EVENS = (
     BreakEven(rung="LoRA", than="4-shot", requests=330.0),
     BreakEven(rung="LoRA", than="zero-shot", requests=None),

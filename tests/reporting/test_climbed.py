@@ -3,14 +3,15 @@
 import pytest
 
 from tests.reporting.made import climbed as made
-from tests.reporting.made import evaluated, text
+from tests.reporting.made import climbed_by_two, climbed_one_rung, evaluated, headings, text
+from tests.reporting.test_overview import on_two_tasks
 from tunesmith.reporting.climbed import climbed, figures, kept_chart, overtaken, price_chart, totals_chart
 from tunesmith.reporting.gather import gather
 from tunesmith.reporting.ladders import ladders
 from tunesmith.reporting.report import render
 from tunesmith.runs.records import Forgetting
 from tunesmith.runs.run import Run
-from tunesmith.runs.rungs import BreakEven
+from tunesmith.runs.rungs import BreakEven, rungs_of
 
 
 def read(root):
@@ -96,3 +97,94 @@ def test_a_break_even_is_said_in_words():
 def test_runs_without_a_climb_have_none(tmp_path):
     told = gather([evaluated(tmp_path / "a", 3)])
     assert climbed(told, ladders(told)) is None
+
+
+def test_a_climb_keeps_its_ladder_beside_another_task(climb, tmp_path):
+    other = on_two_tasks(tmp_path / "other", 7)
+    alone = price_chart(read(climb)).words
+    for runs in ([climb, other], [other, climb]):
+        page = render(runs)
+        assert headings(page)[:5] == [
+            "The ladder",
+            "Why this rung",
+            "When the dearer rung pays",
+            "What was tried on the way",
+            "2 tasks at a glance",
+        ]
+        assert "full fine-tuning passed over 9.1 GB needed, 4.0 GB free" in text(page)
+        told = gather(runs)
+        assert price_chart(climbed(told, ladders(told))).words == alone
+
+
+def test_a_climb_is_decided_by_its_own_metric_and_other_runs_stand_beside_it(climb, tmp_path):
+    other = evaluated(tmp_path / "other", 7, shots=9, metrics=("bleu", "rouge1"))
+    page = render([other, climb])
+    assert "The ladder is decided by ROUGE-1." in text(page)
+    assert "9-shot" in text(page)
+    shown = {figure.name for figure in figures(climbed(gather([other, climb]), ladders(gather([other, climb]))))}
+    assert "ROUGE-1, from zero-shot" in shown
+
+
+def test_a_climb_beside_a_run_of_the_same_metric_alone_shows_that_run(tmp_path):
+    climb = climbed_one_rung(tmp_path / "climb")
+    scored = Run.open(climb.folder / "zero-shot-eval")
+    scored.write_lines("scores.jsonl", scored.scores()[:1])
+    assert "Beside other runs" not in headings(render([climb]))
+    other = evaluated(tmp_path / "other", 7, shots=9, metrics=("rouge1",))
+    assert "Beside other runs" in headings(render([climb, other]))
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "short"),
+    [
+        ("zero-shot (smollm2)", "smollm2", ("zero-shot", "smollm2")),
+        ("zero-shot (another)", "/path/to/another/", ("zero-shot", "another")),
+        ("zero-shot (to/another)", "path/to/another", ("zero-shot", "to/another")),
+        ("LoRA (some (old) model)", "path/some (old) model", ("LoRA", "some (old) model")),
+        ("LoRA (8 bit)", "path/to/another", ("LoRA (8 bit)", "path/to/another")),
+        ("LoRA", "smollm2", ("LoRA", "smollm2")),
+    ],
+)
+def test_a_rungs_model_is_told_from_its_name(tmp_path, name, model, short):
+    climb = climbed_one_rung(tmp_path / "climb", recommended=name, good=(name,))
+    rungs = [rung.model_copy(update={"name": name, "model": model}) for rung in rungs_of(climb)[:1]]
+    climb.write_json("rungs.json", [rung.model_dump() for rung in rungs])
+    step = read(climb).chosen
+    assert (step.short, step.model) == short
+
+
+def test_a_climb_of_two_models_names_each_rung_and_its_model_once(tmp_path):
+    climb = climbed_by_two(tmp_path / "climb")
+    found = read(climb)
+    assert found.models == ["smollm2", "another"]
+    assert [step.short for step in found.steps] == ["zero-shot", "LoRA"] * 2
+    assert figures(found)[0].name == "ROUGE-1, from zero-shot"
+    assert [step.against and step.against.below for step in found.steps] == [
+        None,
+        "zero-shot (smollm2)",
+        None,
+        "zero-shot (another)",
+    ]
+    page = render([climb])
+    assert "full fine-tuning (another) passed over it does not fit" in text(page)
+    assert "one for each model" in text(page)
+    assert "path/to/another" not in price_chart(found).words
+
+
+def test_a_climbs_command_stands_for_those_of_all_its_models(tmp_path):
+    climb = climbed_by_two(tmp_path / "climb")
+    climb.write_json("provenance.json", {"command": "tunesmith climb demo --model path/to/another --out climb"})
+    page = render([climb])
+    assert "tunesmith climb demo" in page
+    assert "tunesmith eval" not in page
+
+
+def test_one_rung_taken_of_many_is_told_with_its_price(tmp_path):
+    climb = climbed_one_rung(tmp_path / "climb", price=3.6, stopped="LoRA was not tried: there is nothing to learn.")
+    page = render([climb])
+    assert headings(page)[0] == "The ladder"
+    assert "Why this rung" not in headings(page)
+    assert "When the dearer rung pays" not in headings(page)
+    assert "few-shot passed over the context is full" in text(page)
+    assert "LoRA passed over the task has no training rows" in text(page)
+    assert {figure.name: figure.value for figure in figures(read(climb))}["per 1,000 requests"] == "0.50"

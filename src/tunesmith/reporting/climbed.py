@@ -20,10 +20,14 @@ THOUSAND = 1000
 
 @dataclass(frozen=True)
 class Step:
-    """A rung that was taken: `short` is its name without its model, `against` its test against the rung below."""
+    """A rung that was taken: `short` is its name without its model, which is `model` as the climb calls it.
+
+    `against` is its test against the rung below.
+    """
 
     rung: Rung
     short: str
+    model: str
     score: Score
     cost: Cost
     against: Contrast | None
@@ -46,9 +50,13 @@ class Figure(NamedTuple):
 
 @dataclass(frozen=True)
 class Climbed:
-    """A climb: its steps from the first to the last, all its `rungs`, taken or not, and how its costs are counted."""
+    """A climb: its steps from the first to the last, all its `rungs`, taken or not, and how its costs are counted.
+
+    `ladder` holds its evaluations, and those of other runs on the same split of the same task.
+    """
 
     verdict: Verdict
+    ladder: Ladder
     steps: tuple[Step, ...]
     rungs: tuple[Rung, ...]
     target: float | None
@@ -73,7 +81,12 @@ class Climbed:
     @property
     def models(self) -> list[str]:
         """Name the models, in the order of the climb."""
-        return list(dict.fromkeys(step.rung.model for step in self.steps))
+        return list(dict.fromkeys(step.model for step in self.steps))
+
+    @property
+    def accompanied(self) -> bool:
+        """Tell whether the ladder holds runs that are not of the climb."""
+        return len(self.ladder.lines) > len(self.steps)
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -96,35 +109,32 @@ class Climbed:
 
 def climbed(told: Gathered, ladders: Sequence[Ladder]) -> Climbed | None:
     """Give the one climb of a report; None if there is none, or if none of its rungs was taken."""
-    if told.verdict is None or not ladders:
+    ladder = next((one for one in ladders if any(line.run == told.recommended for line in one.lines)), None)
+    if told.verdict is None or told.recommended is None or ladder is None:
         return None
-    root, ladder = told.climbs[0], ladders[0]
-    rungs = rungs_of(root)
-    scores = {line.run: line.scores[ladder.main] for line in ladder.lines if ladder.main in line.scores}
+    root = told.climbs[0]
+    rungs, main = rungs_of(root), told.recommended.scores()[0].metric  # another run may bring another first metric
+    scores = {line.run: line.scores[main] for line in ladder.lines if main in line.scores}
     taken = [rung for rung in rungs if (scored := opened(root, rung.eval)) and scored in scores and rung.cost]
-    models = {rung.model for rung in taken}
-    find = _step(root, told.verdict, scores, len(models) > 1)
+    find = _step(root, told.verdict, scores)
     steps = tuple(find(rung, taken[:i]) for i, rung in enumerate(taken))
-    target = (root.asked().get("target") or {}).get(ladder.main)
+    target = (root.asked().get("target") or {}).get(main)
     if told.verdict.recommended not in {rung.name for rung in taken}:
         return None
-    return Climbed(told.verdict, steps, rungs, target, unit(told.verdict.price))
+    return Climbed(told.verdict, ladder, steps, rungs, target, unit(told.verdict.price))
 
 
-def _step(
-    root: Run, verdict: Verdict, scores: Mapping[Run, Score], several: bool
-) -> Callable[[Rung, Sequence[Rung]], Step]:
+def _step(root: Run, verdict: Verdict, scores: Mapping[Run, Score]) -> Callable[[Rung, Sequence[Rung]], Step]:
     """Give what tells a rung, from the rungs before it."""
 
     def told(rung: Rung, before: Sequence[Rung]) -> Step:
         below = next((one.name for one in reversed(before) if one.model == rung.model), None)
         trained = opened(root, rung.train)
-        short = rung.name.removesuffix(f" ({rung.model})") if several else rung.name
         against = next((one for one in verdict.contrasts if (one.rung, one.below) == (rung.name, below)), None)
         good: costs.Standing = "good" if rung.name in verdict.good else "other"
         return Step(
             rung,
-            short,
+            *_parted(rung),
             scores[Run.open(root.folder / str(rung.eval))],
             rung.cost or Cost(),
             against,
@@ -133,6 +143,14 @@ def _step(
         )
 
     return told
+
+
+def _parted(rung: Rung) -> tuple[str, str]:
+    """Part a rung's name from its model, which a climb of several writes behind it as the end of the model's path."""
+    parts = [part for part in rung.model.split("/") if part]
+    ends = [rung.model, *("/".join(parts[i:]) for i in range(len(parts)))]
+    end = next((end for end in ends if rung.name.endswith(f" ({end})")), None)
+    return (rung.name, rung.model) if end is None else (rung.name.removesuffix(f" ({end})"), end)
 
 
 def figures(climb: Climbed) -> list[Figure]:
@@ -185,7 +203,7 @@ def _spot(climb: Climbed, step: Step, x: float, across: tuple[float, float] | No
     told = f"{step.told}; {price} in all for {climb.verdict.requests:,} requests"
     if step.kept is not None and step.kept.retained is not None:
         told += f"; {percent(step.kept.retained)} of its other abilities kept"
-    return costs.Spot(step.short, x, score.value, score.low, score.high, told, step.standing, step.rung.model, across)
+    return costs.Spot(step.short, x, score.value, score.low, score.high, told, step.standing, step.model, across)
 
 
 def kept_chart(climb: Climbed) -> Chart | None:

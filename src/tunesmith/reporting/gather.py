@@ -25,12 +25,22 @@ class Gathered:
     """The runs of a report: `trained` gives each training its name.
 
     `verdict` is that of the one climb; None if there is not exactly one, as several would contradict each other.
+    `inside` says of each part of a climb which one it belongs to.
     """
 
     evaluated: tuple[Evaluated, ...]
     trained: Mapping[Run, str]
     climbs: tuple[Run, ...]
     verdict: Verdict | None
+    inside: Mapping[Run, Run]
+
+    @property
+    def recommended(self) -> Run | None:
+        """Give the evaluation of the rung that the verdict recommends."""
+        if self.verdict is None:
+            return None
+        climb, name = self.climbs[0], self.verdict.recommended
+        return next((opened(climb, rung.eval) for rung in rungs_of(climb) if rung.name == name), None)
 
     def named(self) -> dict[Run, str]:
         """Give every run a name of its own, in the order to repeat them: a training before its evaluation."""
@@ -60,7 +70,8 @@ def gather(runs: Iterable[Run]) -> Gathered:
     ]
     climbs = tuple(run for run in given if _verb(run) == "climb")
     verdict = verdict_of(climbs[0]) if len(climbs) == 1 else None
-    return Gathered(tuple(evaluated), dict(zip(trained, titles, strict=True)), climbs, verdict)
+    inside = {run: climb for climb in climbs for part in _climbed(climb) for run in _runs(part)}
+    return Gathered(tuple(evaluated), dict(zip(trained, titles, strict=True)), climbs, verdict, inside)
 
 
 def summary(run: Run) -> Summary | None:
@@ -91,6 +102,10 @@ def _climbed(climb: Run) -> list[Run | Evaluated]:
         scored = opened(climb, rung.eval)
         parts += [Evaluated(rung.name, scored, trained)] if scored else []
     return parts
+
+
+def _runs(part: Run | Evaluated) -> list[Run]:
+    return [part] if isinstance(part, Run) else [part.run]
 
 
 def opened(climb: Run, folder: str | None) -> Run | None:

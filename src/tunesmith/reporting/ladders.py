@@ -87,8 +87,7 @@ def _ladder(told: Gathered, task: str, split: str) -> Ladder:
     scored = [(one, scores) for one, scores in scored if scores]
     lines = tuple(_line(scored[0][0].run, one, scores, task) for one, scores in scored)
     metrics = tuple(dict.fromkeys(name for line in lines for name in line.scores))
-    advised = told.verdict.recommended if told.verdict else None
-    return Ladder(task, split, metrics, lines, _after(lines, metrics[0], advised))
+    return Ladder(task, split, metrics, lines, _after(lines, metrics[0], told.recommended))
 
 
 def _scores(run: Run, task: str, split: str) -> dict[str, Score]:
@@ -108,9 +107,9 @@ def _line(first: Run, one: Evaluated, scores: Mapping[str, Score], task: str) ->
     return Line(one.name, one.run, scores, against, problem, summary(one.run), training)
 
 
-def _after(lines: Sequence[Line], main: str, recommended: str | None) -> Line | None:
+def _after(lines: Sequence[Line], main: str, recommended: Run | None) -> Line | None:
     """Choose what the first line is shown against: the recommended one, else the one that scores best."""
     rest = [line for line in lines[1:] if main in line.scores]
-    advised = [line for line in rest if line.name == recommended]
+    advised = [line for line in rest if line.run == recommended]
     sign = -1 if main in LOWER_IS_BETTER else 1
     return max(advised or rest, key=lambda line: sign * line.scores[main].value, default=None)
