@@ -77,15 +77,15 @@ def summary(**taken):
     return Summary(**{**whole, "peak_memory_bytes": 3_900_000_000, "total_parameters": 134_515_008, **taken})
 
 
-def climbed(folder, **verdict):
+def climbed(folder, metrics=("rouge1", "bleu"), **verdict):
     """Make a climb of six rungs, one of them passed over; its folders are real, its costs are given."""
     climb = Run.create(folder, {"verb": "climb", "task": "demo", "model": "smollm2", "target": {"rouge1": 0.7}})
     rungs = [
-        _rung(folder, "zero-shot", 3),
-        _rung(folder, "1-shot", 4, shots=1),
-        _rung(folder, "4-shot", 5, shots=4),
-        _rung(folder, "prompt tuning", 4, method="prompt_tuning"),
-        _rung(folder, "LoRA", 11, method="lora"),
+        _rung(folder, "zero-shot", 3, metrics=metrics),
+        _rung(folder, "1-shot", 4, shots=1, metrics=metrics),
+        _rung(folder, "4-shot", 5, shots=4, metrics=metrics),
+        _rung(folder, "prompt tuning", 4, method="prompt_tuning", metrics=metrics),
+        _rung(folder, "LoRA", 11, method="lora", metrics=metrics),
         Rung(name="full fine-tuning", model="smollm2", method="full", passed_over="9.1 GB needed, 4.0 GB free"),
     ]
     climb.write_json("rungs.json", [rung.model_dump() for rung in rungs])
@@ -130,10 +130,12 @@ EVENS = (
 )
 
 
-def _rung(folder, name, keep, shots=0, method=None):
+def _rung(folder, name, keep, shots=0, method=None, metrics=("rouge1", "bleu")):
     made = trained(folder / method, method=method).folder.name if method else None
     adapter = folder / method if method else None
-    run = evaluated(folder / f"{method or name}-eval", keep, shots=shots, method=method, adapter=adapter)
+    run = evaluated(
+        folder / f"{method or name}-eval", keep, shots=shots, method=method, adapter=adapter, metrics=metrics
+    )
     tried = tuple(Tried(name=f"{k}-shot", shots=k, metric="rouge1", value=0.3, low=0.2, high=0.4, n=40) for k in (2, 4))
     making = {"making_seconds": 198.2, "trained_parameters": 4_884_480, "artifact_bytes": 9_790_000} if method else {}
     cost = Cost(request_seconds=0.5 + 0.3 * shots, prompt_tokens=20.0 + 100 * shots, answer_tokens=9.0, **making)

@@ -89,6 +89,24 @@ def test_what_is_kept_is_drawn_once_two_rungs_say_it(climb):
     assert "90.0 % of its other abilities kept" in kept_chart(read(climb)).words
 
 
+@pytest.mark.parametrize(
+    ("metric", "better", "corner", "moved"),
+    [
+        ("rouge1", "higher up is better", "Best is the upper right", "ROUGE-1 rose on 40 of 40 questions, fell on 0"),
+        ("ter", "lower down is better", "Best is the lower right", "TER fell on 40 of 40 questions, rose on 0"),
+    ],
+)
+def test_which_way_is_better_is_said_of_the_metric_that_decides(tmp_path, metric, better, corner, moved):
+    climb = made(tmp_path / "climb", metrics=(metric,))
+    for name in ("lora", "prompt_tuning"):
+        told = Forgetting(step=1, abilities=(), retained=0.9, low=0.8, high=1.0)
+        Run.open(climb.folder / name).write_json("forgetting.json", told.model_dump())
+    said = text(render([climb]))
+    for words in (better, corner, moved):
+        assert words in said
+    assert f"; {'lower' if metric == 'ter' else 'higher'} is better." in said
+
+
 def test_a_break_even_is_said_in_words():
     assert overtaken(BreakEven(rung="LoRA", than="4-shot", requests=330.4)).endswith("from 330 requests on.")
     assert "never" in overtaken(BreakEven(rung="LoRA", than="zero-shot", requests=None))

@@ -8,7 +8,7 @@ from tunesmith.metrics import LOWER_IS_BETTER
 from tunesmith.reporting import charts, costs
 from tunesmith.reporting.drawing import Chart
 from tunesmith.reporting.gather import Gathered, opened
-from tunesmith.reporting.ladders import Ladder
+from tunesmith.reporting.ladders import Ladder, scale
 from tunesmith.reporting.numbers import amount, count, duration, fixed, interval, metric_title, percent, whole
 from tunesmith.reporting.scales import Unit, unit
 from tunesmith.runs.records import Forgetting, Score
@@ -66,6 +66,21 @@ class Climbed:
     def chosen(self) -> Step:
         """Give the step that is recommended."""
         return next(step for step in self.steps if step.rung.name == self.verdict.recommended)
+
+    @property
+    def metric(self) -> str:
+        """Name the metric that decides."""
+        return self.chosen.score.metric
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Tell whether the metric that decides counts what is wrong."""
+        return self.metric in LOWER_IS_BETTER
+
+    @property
+    def scale(self) -> str:
+        """Say how the values of the metric that decides are to be read."""
+        return scale(self.metric)
 
     @property
     def first(self) -> Step:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tunesmith.errors import ConfigError, RunError, TunesmithError
-from tunesmith.metrics import CORRELATIONS, LOWER_IS_BETTER
+from tunesmith.metrics import CORRELATIONS, LOWER_IS_BETTER, UNPARSED
 from tunesmith.reporting import charts
 from tunesmith.reporting.compare import Comparison, compare
 from tunesmith.reporting.drawing import Chart
@@ -61,9 +61,7 @@ class Ladder:
     @property
     def scale(self) -> str:
         """Say how the main metric's values are to be read."""
-        if self.main in LOWER_IS_BETTER:
-            return "count what would have to be changed; lower is better"
-        return "go from −1 to 1; higher is better" if self.main in CORRELATIONS else "go from 0 to 1; higher is better"
+        return scale(self.main)
 
     def role(self, line: Line) -> charts.Role:
         """Say which colour of the page a line has."""
@@ -74,6 +72,15 @@ class Ladder:
         scored = [(line, line.scores[self.main]) for line in self.lines if self.main in line.scores]
         marks = [charts.Mark(line.name, s.value, s.low, s.high, s.n, self.role(line)) for line, s in scored]
         return charts.dots(marks, metric_title(self.main))
+
+
+def scale(name: str) -> str:
+    """Say how the values of a metric are to be read."""
+    if name == UNPARSED:
+        return "go from 0 to 1; lower is better"
+    if name in LOWER_IS_BETTER:
+        return "count what would have to be changed; lower is better"
+    return "go from −1 to 1; higher is better" if name in CORRELATIONS else "go from 0 to 1; higher is better"
 
 
 def ladders(told: Gathered) -> list[Ladder]:
