@@ -87,6 +87,21 @@ def test_a_rung_that_costs_nothing_to_make_is_drawn_by_powers():
     assert min(wide["layer"][1]["encoding"]["y"]["scale"]["domain"]) > 0
 
 
+@pytest.mark.parametrize("others", [[], LINES])
+def test_what_costs_nothing_at_all_is_named_and_drawn_no_line(others):
+    chart = totals([Line("free", 0.0, 0.0), *others], [], 1000, unit(None))
+    for still in chart.stills:
+        assert ">free</text>" in still
+
+
+def test_points_that_cost_nothing_stand_at_the_left_end():
+    free = [Spot("free", 0.0, 0.2, 0.1, 0.3, "told"), *SPOTS, Spot("dear", 90_000.0, 0.2, 0.1, 0.3, "told")]
+    for spots in (free, free[:1]):
+        wide = quality(spots, frame(), "t").wide
+        scale = next(layer["encoding"]["x"]["scale"] for layer in wide["layer"] if layer["mark"]["type"] == "point")
+        assert (scale["type"], scale["domain"][0]) == ("linear", 0.0)
+
+
 @pytest.mark.parametrize("chart", [quality(SPOTS, frame(target=0.4), "t"), totals(LINES, [], 1000, unit(2.5))])
 def test_still_drawings_name_every_rung(chart):
     for still in chart.stills:

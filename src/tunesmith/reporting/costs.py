@@ -221,7 +221,7 @@ def _totals(lines: Sequence[Line], crossings: Sequence[Crossing], requests: floa
     ends = [requests, *(one.requests for one in crossings)]
     x = logarithmic("requests answered", (min(10.0, min(ends) / 3), max(ends) * 10), _count, 8 if wide else 4)
     grid = [x.low * (x.high / x.low) ** (i / 60) for i in range(61)]
-    every = [line.total(at) for line in lines for at in (grid[0], grid[-1]) if line.total(at) > 0]
+    every = [line.total(at) for line in lines for at in (grid[0], grid[-1]) if line.total(at) > 0] or [1.0]
     y = logarithmic("", (min(every) / 1.3, max(every) * 1.3), counted.say, 7, counted.is_time)
     axes = {
         "x": {"field": "x", "type": "quantitative", "scale": x.scale(), "axis": x.axis()},
@@ -284,7 +284,7 @@ def _crossed(crossings: Sequence[Crossing], axes: Spec, counted: Unit) -> list[S
 def _ends(lines: Sequence[Line], y: Scale, axes: Spec, height: float) -> list[Spec]:
     """Name each line at its right end, the names moved apart."""
     high = max(axes["x"]["scale"]["domain"])
-    wanted = [height * (1 - y.share(line.total(high))) for line in lines]
+    wanted = [height * (1 - y.share(max(line.total(high), y.low))) for line in lines]  # what is free ends at the foot
     found: list[Spec] = []
     for line, at in zip(lines, apart(wanted, 17, 0, height), strict=True):
         bold = {"fontWeight": 700, "color": INK} if line.standing == "recommended" else {"color": SOFT}
