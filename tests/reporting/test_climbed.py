@@ -107,6 +107,33 @@ def test_which_way_is_better_is_said_of_the_metric_that_decides(tmp_path, metric
     assert f"; {'lower' if metric == 'ter' else 'higher'} is better." in said
 
 
+def test_the_reasons_begin_with_the_tests_of_the_recommended_rung(tmp_path):
+    names = ["zero-shot", "1-shot", "4-shot", "prompt tuning", "LoRA"]
+    pairs = [(rung, below) for i, rung in enumerate(names) for below in names[:i]]
+    climb = made(tmp_path / "climb", reasons=[f"{rung} is better than {below}" for rung, below in pairs])
+    mine, others = read(climb).reasons
+    assert mine == [f"LoRA is better than {below}" for below in names[:4]]
+    assert len(others) == 6
+    assert all("LoRA" in (test.rung, test.below) for test in read(climb).contrasts[:4])
+    said = text(render([climb]))
+    assert (
+        said.index("LoRA is better than zero-shot")
+        < said.index("6 more, between")
+        < said.index("1-shot is better than zero-shot")
+    )
+
+
+def test_reasons_that_are_no_tests_keep_their_order(tmp_path):
+    said = [f"{i}." for i in range(8)]
+    assert read(made(tmp_path / "climb", reasons=said)).reasons == (said[:6], said[6:])
+
+
+def test_a_machine_that_is_free_has_a_report_without_break_evens(tmp_path):
+    climb = made(tmp_path / "climb", price=0.0)
+    assert totals_chart(read(climb)) is None
+    assert "When the dearer rung pays" not in headings(render([climb]))
+
+
 def test_a_break_even_is_said_in_words():
     assert overtaken(BreakEven(rung="LoRA", than="4-shot", requests=330.4)).endswith("from 330 requests on.")
     assert "never" in overtaken(BreakEven(rung="LoRA", than="zero-shot", requests=None))

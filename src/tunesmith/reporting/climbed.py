@@ -94,6 +94,25 @@ class Climbed:
         return [(rung, steps.get(rung.name)) for rung in self.rungs]
 
     @property
+    def reasons(self) -> tuple[list[str], list[str]]:
+        """Give the verdict's reasons: those that are tests of the recommended rung, then the others.
+
+        Where they are not one for each test, the first six stand for the recommended rung's.
+        """
+        said, tests = self.verdict.reasons, self.verdict.contrasts
+        if len(said) != len(tests):
+            return list(said[:6]), list(said[6:])
+        of = [self.verdict.recommended in (test.rung, test.below) for test in tests]
+        mine, rest = ([one for one, here in zip(said, of, strict=True) if here == own] for own in (True, False))
+        return (mine, rest) if mine else (rest[:6], rest[6:])
+
+    @property
+    def contrasts(self) -> list[Contrast]:
+        """Give every paired test, those of the recommended rung first."""
+        name = self.verdict.recommended
+        return sorted(self.verdict.contrasts, key=lambda test: name not in (test.rung, test.below))
+
+    @property
     def models(self) -> list[str]:
         """Name the models, in the order of the climb."""
         return list(dict.fromkeys(step.model for step in self.steps))
@@ -242,9 +261,12 @@ def _better(score: Score) -> float:
 
 
 def totals_chart(climb: Climbed) -> Chart | None:
-    """Draw the cost in all against the number of requests; None unless two rungs have a cost for each."""
+    """Draw the cost in all against the number of requests; None unless two rungs have a cost for each.
+
+    Where an hour of the machine is free there is none either: no rung is dearer than another.
+    """
     worth, steps = climb.counted.worth, [step for step in climb.steps if step.cost.request_seconds]
-    if len(steps) < 2:
+    if len(steps) < 2 or not worth:
         return None
     lines = {
         step.rung.name: costs.Line(
