@@ -134,6 +134,34 @@ def test_a_machine_that_is_free_has_a_report_without_break_evens(tmp_path):
     assert "When the dearer rung pays" not in headings(render([climb]))
 
 
+def again(run, **taken):
+    """Let a run have taken something else."""
+    run.write_json("summary.json", run.summary().model_copy(update=taken).model_dump())
+
+
+def test_a_climb_that_was_killed_and_resumed_has_the_page_of_one_that_never_was(climb):
+    runs = [Run.open(climb.folder / str(rung.eval)) for rung in rungs_of(climb) if rung.eval]
+    for run in runs:
+        again(run, seconds=21.0, engine_seconds=20.0, tokens=6000, tokens_per_second=285.7, requests=40)
+    page = render([climb])
+    for run in runs:
+        again(run, seconds=0.3, tokens_per_second=0.0, cached_answers=40)
+    again(Run.open(climb.folder / "lora"), resumes=3)
+    assert render([climb]) == page
+    assert "zero-shot 20 s 6,000 9,000 300" in text(page)
+    assert "Together 8 min 16 s" in text(page)  # two trainings of 198.2 s, and five times 20 s of answering
+
+
+def test_kept_answers_are_warned_of_outside_a_climb_alone(climb, tmp_path):
+    alone = evaluated(tmp_path / "alone", 7, shots=9)
+    for run in (alone, Run.open(climb.folder / "zero-shot-eval")):
+        again(run, seconds=0.3, engine_seconds=20.0, requests=40, cached_answers=30)
+    said = text(render([climb, alone]))
+    assert "9-shot: 30 of 40 requests were answered before" in said
+    assert said.count("were answered before") == 1
+    assert said.count("--fresh") == 1
+
+
 def test_a_break_even_is_said_in_words():
     assert overtaken(BreakEven(rung="LoRA", than="4-shot", requests=330.4)).endswith("from 330 requests on.")
     assert "never" in overtaken(BreakEven(rung="LoRA", than="zero-shot", requests=None))

@@ -42,6 +42,19 @@ class Gathered:
         climb, name = self.climbs[0], self.verdict.recommended
         return next((opened(climb, rung.eval) for rung in rungs_of(climb) if rung.name == name), None)
 
+    def taken(self, run: Run) -> Summary | None:
+        """Give what a run took; of answering inside a climb the engine's own time, which is kept with each answer.
+
+        The time of the process would say how often the climb was killed and what it found answered before. Peak memory
+        stays that of the process which came to the end: what it took to answer is not kept with the answers.
+        """
+        found = summary(run)
+        if found is None or run not in self.inside or not found.engine_seconds:
+            return found
+        seconds = found.engine_seconds
+        own = {"seconds": seconds, "tokens_per_second": found.tokens / seconds, "cached_answers": 0}
+        return found.model_copy(update=own)
+
     def named(self) -> dict[Run, str]:
         """Give every run a name of its own, in the order to repeat them: a training before its evaluation."""
         placed: dict[Run, str] = {}

@@ -1,6 +1,6 @@
 """Ladders: the evaluated runs of one task, each set against the first."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tunesmith.errors import ConfigError, RunError, TunesmithError
@@ -8,7 +8,7 @@ from tunesmith.metrics import CORRELATIONS, LOWER_IS_BETTER, UNPARSED
 from tunesmith.reporting import charts
 from tunesmith.reporting.compare import Comparison, compare
 from tunesmith.reporting.drawing import Chart
-from tunesmith.reporting.gather import Evaluated, Gathered, summary
+from tunesmith.reporting.gather import Evaluated, Gathered
 from tunesmith.reporting.numbers import metric_title
 from tunesmith.runs.records import Score, Summary
 from tunesmith.runs.run import Run
@@ -92,7 +92,8 @@ def ladders(told: Gathered) -> list[Ladder]:
 def _ladder(told: Gathered, task: str, split: str) -> Ladder:
     scored = [(one, _scores(one.run, task, split)) for one in told.evaluated]
     scored = [(one, scores) for one, scores in scored if scores]
-    lines = tuple(_line(scored[0][0].run, one, scores, task) for one, scores in scored)
+    first = scored[0][0].run
+    lines = tuple(_line(told.taken, first, one, scores, task) for one, scores in scored)
     metrics = tuple(dict.fromkeys(name for line in lines for name in line.scores))
     return Ladder(task, split, metrics, lines, _after(lines, metrics[0], told.recommended))
 
@@ -101,7 +102,9 @@ def _scores(run: Run, task: str, split: str) -> dict[str, Score]:
     return {score.metric: score for score in run.scores() if (score.task, score.split) == (task, split)}
 
 
-def _line(first: Run, one: Evaluated, scores: Mapping[str, Score], task: str) -> Line:
+def _line(
+    taken: Callable[[Run], Summary | None], first: Run, one: Evaluated, scores: Mapping[str, Score], task: str
+) -> Line:
     found: list[Comparison] = []
     problem = None
     if one.run != first:
@@ -110,8 +113,8 @@ def _line(first: Run, one: Evaluated, scores: Mapping[str, Score], task: str) ->
         except (RunError, ConfigError) as wrong:  # other rows, or a metric of another program: shown, but not compared
             problem = wrong
     against = {comparison.metric: comparison for comparison in found if comparison.task == task}
-    training = summary(one.trained) if one.trained else None
-    return Line(one.name, one.run, scores, against, problem, summary(one.run), training)
+    training = taken(one.trained) if one.trained else None
+    return Line(one.name, one.run, scores, against, problem, taken(one.run), training)
 
 
 def _after(lines: Sequence[Line], main: str, recommended: Run | None) -> Line | None:

@@ -63,10 +63,11 @@ def render(runs: Sequence[Run]) -> str:
         trainings=[_training(name, run) for run, name in told.trained.items()],
         evaluations=facts.agree((one.name, facts.asked(one.run)) for one in told.evaluated),
         recipes=[(name, run.folder, _recipe(run)) for run, name in named.items()],
-        costs=[(name, taken) for run, name in named.items() if (taken := summary(run))],
+        costs=[(name, taken) for run, name in named.items() if (taken := told.taken(run))],
         examples=[(ladder, shown) for ladder in found if (shown := examples(ladder))],
         warnings=warnings(told, found),
         provenance=facts.agree((name, facts.origin(run)) for run, name in named.items()),
+        within=bool(told.inside),
         commands=facts.commands(told),
         terms=terms(told, found),
     )
