@@ -47,6 +47,16 @@ def test_the_target_is_a_line_and_within_the_axis():
     assert wide["layer"][0]["encoding"]["y"]["scale"]["domain"][1] >= 0.5
 
 
+def test_the_targets_name_is_drawn_above_the_points_and_leaves_them_free():
+    chart = quality(SPOTS, frame(target=0.285), "title")
+    for declared, side in ((chart.wide, "right"), (chart.narrow, "left")):  # on a phone 4-shot stands at the right end
+        kinds = [layer["mark"]["type"] for layer in declared["layer"]]
+        words = next(layer for layer in declared["layer"] if layer["mark"]["type"] == "text")
+        assert words["data"]["values"][0]["name"] == "target 0.285"
+        assert words["mark"]["align"] == side
+        assert kinds.index("text") > max(i for i, kind in enumerate(kinds) if kind == "point")
+
+
 def test_one_model_has_no_legend_and_several_have_colours_dashes_and_one():
     several = [*SPOTS, Spot("zero-shot", 100.0, 0.1, 0.05, 0.15, "told", group="b")]
     path = next(layer for layer in quality(several, frame(), "t").wide["layer"] if layer["mark"]["type"] == "line")

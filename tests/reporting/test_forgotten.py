@@ -54,6 +54,8 @@ def test_the_page_shows_what_was_forgotten(run):
         assert f"{one.after:.3f}" in said
     assert "Looked at while training: step 10 96.0 %, step 20 77.0 % (too little)" in said
     assert "Share retained" in page
+    assert "that it did not learn, 0.510 → 0.250." in said
+    assert "->" not in said
 
 
 def test_the_page_shows_the_tasks_of_a_mixture(run):

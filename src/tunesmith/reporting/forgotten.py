@@ -23,8 +23,8 @@ class Forgotten:
 
     @property
     def finding(self) -> str:
-        """Say it in a sentence."""
-        return sentence(self.told)
+        """Say it in a sentence, with the page's own arrow."""
+        return sentence(self.told).replace(" -> ", " \N{RIGHTWARDS ARROW} ")
 
 
 def forgotten(name: str, run: Run) -> Forgotten | None:

@@ -12,6 +12,7 @@ from html import unescape
 from pathlib import Path
 
 import jinja2
+from markupsafe import Markup, escape
 
 from tunesmith.data.ledger import Ledger
 from tunesmith.errors import RunError
@@ -132,6 +133,12 @@ def _visible(word: str) -> str:
     )
 
 
+def _unbroken(text: str) -> Markup:
+    """Write a text so that no line ends inside a name such as ROUGE-1."""
+    whole = re.sub(r"[A-Z]+-\w+", r'<span class="whole">\g<0></span>', str(escape(text)))
+    return Markup(whole)  # noqa: S704 - escaped before
+
+
 def _contents(body: str) -> list[tuple[str, str]]:
     """Give the anchor and the title of each section of the page."""
     found = re.findall(r'<section id="([^"]*)">\s*<h2>(.*?)</h2>', body, flags=re.DOTALL)
@@ -157,6 +164,7 @@ def _page() -> jinja2.Template:
         "size": numbers.size,
         "along": numbers.along,
         "contents": _contents,
+        "unbroken": _unbroken,
         "overtaken": climbed.overtaken,
         "time": numbers.duration,
         "said": _said,
