@@ -62,6 +62,7 @@ def test_the_numbers_to_remember_are_those_of_the_recommended_rung(climb):
 def test_a_price_turns_costs_into_money(tmp_path):
     found = read(made(tmp_path / "climb", price=3.6))
     assert {figure.name: figure.value for figure in figures(found)}["per 1,000 requests"] == "0.50"
+    assert "4.88 M trained parameters, at 3.6 an hour" in {figure.note for figure in figures(found)}
     assert "at 3.6 per hour" in text(render([Run.open(tmp_path / "climb")]))
 
 
@@ -242,6 +243,23 @@ def test_a_climb_of_two_models_names_each_rung_and_its_model_once(tmp_path):
     assert "full fine-tuning (another) passed over it does not fit" in text(page)
     assert "one for each model" in text(page)
     assert "path/to/another" not in price_chart(found).words
+
+
+def test_of_two_models_each_has_one_colour_in_all_charts_and_its_name_at_its_points(tmp_path):
+    climb = climbed_by_two(tmp_path / "climb")
+    for name in ("smollm2/lora", "another/lora"):
+        told = Forgetting(step=1, abilities=(), retained=0.9, low=0.8, high=1.0)
+        Run.open(climb.folder / name).write_json("forgetting.json", told.model_dump())
+    found = read(climb)
+    colours = {}
+    for chart in (price_chart(found), kept_chart(found)):
+        for layer in chart.wide["layer"]:
+            for row in layer["data"]["values"] if layer["mark"]["type"] == "point" else ():
+                colours.setdefault(row["group"], set()).add(row["colour"])
+    assert [len(kept) for kept in colours.values()] == [1, 1]
+    assert colours["smollm2"] != colours["another"]
+    for name in ("zero-shot (smollm2)", "zero-shot (another)", "LoRA (smollm2)", "LoRA (another)"):
+        assert f"{name}: ROUGE-1" in kept_chart(found).words
 
 
 def test_a_climbs_command_stands_for_those_of_all_its_models(tmp_path):

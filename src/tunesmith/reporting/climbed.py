@@ -1,7 +1,7 @@
 """A climb as the page tells it: its rungs with what each gained, cost and forgot, and the charts of them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from tunesmith.metrics import LOWER_IS_BETTER
@@ -194,11 +194,12 @@ def figures(climb: Climbed) -> list[Figure]:
     moved = fixed(score.value) if chosen is first else f"{fixed(first.score.value)} → {fixed(score.value)}"
     of = "" if chosen is first else f", from {first.short}"
     making = chosen.cost.making_seconds
+    price = "" if climb.verdict.price is None else f", at {climb.verdict.price:g} an hour"
     tokens = f"{whole(chosen.cost.prompt_tokens)} tokens read, {whole(chosen.cost.answer_tokens)} written for each"
     return [
         Figure(f"{metric_title(score.metric)}{of}", moved, rows),
-        Figure("to make it, once", climb.cost(making) if making else "nothing", _made(chosen)),
-        Figure("per 1,000 requests", climb.cost(THOUSAND * chosen.cost.request_seconds), tokens),
+        Figure("to make it, once", climb.cost(making) if making else "nothing", _made(chosen) + price * bool(making)),
+        Figure("per 1,000 requests", climb.cost(THOUSAND * chosen.cost.request_seconds), tokens + price),
         _retained(chosen),
     ]
 
@@ -226,7 +227,7 @@ def price_chart(climb: Climbed) -> Chart:
     """Draw quality against cost in all."""
     requests, how = f"{climb.verdict.requests:,}", "time" if climb.counted.is_time else "money"
     title = f"cost in all: making it, and {requests} requests ({how})"
-    frame = costs.Frame(title, metric_title(climb.chosen.score.metric), climb.counted, climb.target)
+    frame = costs.Frame(title, metric_title(climb.metric), climb.counted, climb.target, groups=tuple(climb.models))
     spots = [_spot(climb, step, climb.total(step)) for step in climb.steps]
     return costs.quality(spots, frame, "Quality against cost, rung by rung")
 
@@ -246,13 +247,19 @@ def kept_chart(climb: Climbed) -> Chart | None:
     if len(known) < 2:
         return None
     still = [step for step in climb.steps if step.rung.train is None]
-    best = sorted(still, key=lambda step: _better(step.score))[-1:]
-    spots = [_spot(climb, step, 1.0) for step in best]
+    best = [
+        max((step for step in still if step.model == model), key=lambda step: _better(step.score), default=None)
+        for model in climb.models
+    ]
+    spots = [_spot(climb, step, 1.0) for step in best if step]
     for step, kept in ((step, step.kept) for step in known):
         if kept is not None:
             spots.append(_spot(climb, step, kept.retained or 0.0, (kept.low or 0.0, kept.high or 0.0)))
+    if len(climb.models) > 1:  # no line and no legend says whose a point is
+        spots = [replace(spot, name=f"{spot.name} ({spot.group})") for spot in spots]
     title = "share retained of what the base could do besides"
-    frame = costs.Frame(title, metric_title(climb.chosen.score.metric), climb.counted, percent=True, joined=False)
+    told = (title, metric_title(climb.metric), climb.counted)
+    frame = costs.Frame(*told, percent=True, joined=False, groups=tuple(climb.models))
     return costs.quality(spots, frame, "Quality against what is retained, rung by rung")
 
 

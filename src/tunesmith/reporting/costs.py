@@ -40,7 +40,8 @@ class Spot:
 class Frame:
     """What the axes of a chart of spots are called; `target` is the quality that was asked for.
 
-    `percent` says that x is a share, else it is an amount of `counted`.
+    `percent` says that x is a share, else it is an amount of `counted`. `groups` are those of the page in their order,
+    so that each has one colour in all charts.
     """
 
     x: str
@@ -49,6 +50,7 @@ class Frame:
     target: float | None = None
     percent: bool = False
     joined: bool = True
+    groups: tuple[str, ...] = ()
 
 
 def quality(spots: Sequence[Spot], frame: Frame, title: str) -> Chart:
@@ -68,7 +70,7 @@ def _quality(spots: Sequence[Spot], frame: Frame, width: float) -> Spec:
         if frame.percent
         else costs(frame.x, xs, frame.counted, most)
     )
-    groups = list(dict.fromkeys(spot.group for spot in spots))
+    groups = list(dict.fromkeys([*frame.groups, *(spot.group for spot in spots)]))
     values = [_row(spot, groups) for spot in spots]
     named = spots if wide or len(spots) <= CROWD else [spot for spot in spots if spot.standing != "other"]
     title_x = x.axis(grid=False, titlePadding=14, labelFlush=False)
