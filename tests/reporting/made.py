@@ -166,6 +166,7 @@ def bare(page):
 def text(page):
     """Give the words of a page as a reader sees them."""
     body = re.sub(r"<style>.*?</style>|<svg.*?</svg>", "", bare(page), flags=re.DOTALL)
+    body = re.sub(r'<span class="whole">(.*?)</span>', r"\1", body)  # it is within a sentence
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", body)).split())
 
 

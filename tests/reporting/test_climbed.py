@@ -239,6 +239,7 @@ def test_a_climb_of_two_models_names_each_rung_and_its_model_once(tmp_path):
         None,
         "zero-shot (another)",
     ]
+    assert list(gather([climb]).trained.values()) == ["LoRA (smollm2)", "LoRA (another)"]
     page = render([climb])
     assert "full fine-tuning (another) passed over it does not fit" in text(page)
     assert "one for each model" in text(page)
@@ -276,6 +277,9 @@ def test_one_rung_taken_of_many_is_told_with_its_price(tmp_path):
     assert headings(page)[0] == "The ladder"
     assert "Why this rung" not in headings(page)
     assert "When the dearer rung pays" not in headings(page)
+    assert "tests of this climb" not in text(page)
+    assert "the other rungs" not in text(page)
+    assert "The thin line" not in text(page)
     assert "few-shot passed over the context is full" in text(page)
     assert "LoRA passed over the task has no training rows" in text(page)
     assert {figure.name: figure.value for figure in figures(read(climb))}["per 1,000 requests"] == "0.50"

@@ -75,13 +75,14 @@ def gather(runs: Iterable[Run]) -> Gathered:
     parts = [part for run in given for part in _parts(run)]
     trained = list(dict.fromkeys(part for part in parts if isinstance(part, Run)))
     found = list(dict.fromkeys(part for part in parts if isinstance(part, Evaluated)))
-    titles = _apart([(method_title(run.asked()["method"]["name"]), run) for run in trained])
+    climbs = tuple(run for run in given if _verb(run) == "climb")
+    rungs = {opened(climb, rung.train): rung.name for climb in climbs for rung in rungs_of(climb)}
+    titles = _apart([(rungs.get(run) or method_title(run.asked()["method"]["name"]), run) for run in trained])
     names = _apart([(one.name, one.run) for one in found])
     evaluated = [
         Evaluated(name, one.run, one.trained or _maker(one.run, trained))
         for name, one in zip(names, found, strict=True)
     ]
-    climbs = tuple(run for run in given if _verb(run) == "climb")
     verdict = verdict_of(climbs[0]) if len(climbs) == 1 else None
     inside = {run: climb for climb in climbs for part in _climbed(climb) for run in _runs(part)}
     return Gathered(tuple(evaluated), dict(zip(trained, titles, strict=True)), climbs, verdict, inside)
