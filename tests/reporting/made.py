@@ -77,15 +77,15 @@ def summary(**taken):
     return Summary(**{**whole, "peak_memory_bytes": 3_900_000_000, "total_parameters": 134_515_008, **taken})
 
 
-def climbed(folder, **verdict):
+def climbed(folder, metrics=("rouge1", "bleu"), **verdict):
     """Make a climb of six rungs, one of them passed over; its folders are real, its costs are given."""
     climb = Run.create(folder, {"verb": "climb", "task": "demo", "model": "smollm2", "target": {"rouge1": 0.7}})
     rungs = [
-        _rung(folder, "zero-shot", 3),
-        _rung(folder, "1-shot", 4, shots=1),
-        _rung(folder, "4-shot", 5, shots=4),
-        _rung(folder, "prompt tuning", 4, method="prompt_tuning"),
-        _rung(folder, "LoRA", 11, method="lora"),
+        _rung(folder, "zero-shot", 3, metrics=metrics),
+        _rung(folder, "1-shot", 4, shots=1, metrics=metrics),
+        _rung(folder, "4-shot", 5, shots=4, metrics=metrics),
+        _rung(folder, "prompt tuning", 4, method="prompt_tuning", metrics=metrics),
+        _rung(folder, "LoRA", 11, method="lora", metrics=metrics),
         Rung(name="full fine-tuning", model="smollm2", method="full", passed_over="9.1 GB needed, 4.0 GB free"),
     ]
     climb.write_json("rungs.json", [rung.model_dump() for rung in rungs])
@@ -95,16 +95,47 @@ def climbed(folder, **verdict):
     return climb
 
 
+def climbed_by_two(folder, **verdict):
+    """Make a climb of two models, one of them named by its path: each asked, then tuned by LoRA, and not in full."""
+    climb = Run.create(folder, {"verb": "climb", "task": "demo", "model": "smollm2", "models": ["path/to/another"]})
+    rungs = []
+    for model, short in (("smollm2", "smollm2"), ("path/to/another", "another")):
+        taken = [_rung(folder / short, "zero-shot", 3), _rung(folder / short, "LoRA", 11, method="lora")]
+        passed = Rung(name="full fine-tuning", model=model, method="full", passed_over="it does not fit")
+        for rung in (*taken, passed):
+            places = {key: f"{short}/{place}" for key in ("eval", "train") if (place := getattr(rung, key))}
+            rungs.append(rung.model_copy(update={"name": f"{rung.name} ({short})", "model": model, **places}))
+    climb.write_json("rungs.json", [rung.model_dump() for rung in rungs])
+    names = [rung.name for rung in rungs if rung.cost]
+    told = {"recommended": "LoRA (another)", "sentence": "Take LoRA (another).", "reasons": (), "good": (names[-1],)}
+    climb.write_json("verdict.json", Verdict(**{**told, "contrasts": _contrasts(names), **verdict}).model_dump())
+    return climb
+
+
+def climbed_one_rung(folder, **verdict):
+    """Make a climb of which one rung was taken and the others passed over."""
+    climb = Run.create(folder, {"verb": "climb", "task": "demo", "model": "smollm2"})
+    passed = [Rung(name=name, model="smollm2", passed_over="the context is full") for name in ("one-shot", "few-shot")]
+    tuned = Rung(name="LoRA", model="smollm2", method="lora", passed_over="the task has no training rows")
+    rungs = [_rung(folder, "zero-shot", 3), *passed, tuned]
+    climb.write_json("rungs.json", [rung.model_dump() for rung in rungs])
+    told = {"recommended": "zero-shot", "sentence": "Take zero-shot.", "reasons": (), "good": ("zero-shot",)}
+    climb.write_json("verdict.json", Verdict(**{**told, **verdict}).model_dump())
+    return climb
+
+
 EVENS = (
     BreakEven(rung="LoRA", than="4-shot", requests=330.0),
     BreakEven(rung="LoRA", than="zero-shot", requests=None),
 )
 
 
-def _rung(folder, name, keep, shots=0, method=None):
+def _rung(folder, name, keep, shots=0, method=None, metrics=("rouge1", "bleu")):
     made = trained(folder / method, method=method).folder.name if method else None
     adapter = folder / method if method else None
-    run = evaluated(folder / f"{method or name}-eval", keep, shots=shots, method=method, adapter=adapter)
+    run = evaluated(
+        folder / f"{method or name}-eval", keep, shots=shots, method=method, adapter=adapter, metrics=metrics
+    )
     tried = tuple(Tried(name=f"{k}-shot", shots=k, metric="rouge1", value=0.3, low=0.2, high=0.4, n=40) for k in (2, 4))
     making = {"making_seconds": 198.2, "trained_parameters": 4_884_480, "artifact_bytes": 9_790_000} if method else {}
     cost = Cost(request_seconds=0.5 + 0.3 * shots, prompt_tokens=20.0 + 100 * shots, answer_tokens=9.0, **making)
@@ -135,6 +166,7 @@ def bare(page):
 def text(page):
     """Give the words of a page as a reader sees them."""
     body = re.sub(r"<style>.*?</style>|<svg.*?</svg>", "", bare(page), flags=re.DOTALL)
+    body = re.sub(r'<span class="whole">(.*?)</span>', r"\1", body)  # it is within a sentence
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", body)).split())
 
 

@@ -3,14 +3,15 @@
 import pytest
 
 from tests.reporting.made import climbed as made
-from tests.reporting.made import evaluated, text
+from tests.reporting.made import climbed_by_two, climbed_one_rung, evaluated, headings, text
+from tests.reporting.test_overview import on_two_tasks
 from tunesmith.reporting.climbed import climbed, figures, kept_chart, overtaken, price_chart, totals_chart
 from tunesmith.reporting.gather import gather
 from tunesmith.reporting.ladders import ladders
 from tunesmith.reporting.report import render
 from tunesmith.runs.records import Forgetting
 from tunesmith.runs.run import Run
-from tunesmith.runs.rungs import BreakEven
+from tunesmith.runs.rungs import BreakEven, rungs_of
 
 
 def read(root):
@@ -61,6 +62,7 @@ def test_the_numbers_to_remember_are_those_of_the_recommended_rung(climb):
 def test_a_price_turns_costs_into_money(tmp_path):
     found = read(made(tmp_path / "climb", price=3.6))
     assert {figure.name: figure.value for figure in figures(found)}["per 1,000 requests"] == "0.50"
+    assert "4.88 M trained parameters, at 3.6 an hour" in {figure.note for figure in figures(found)}
     assert "at 3.6 per hour" in text(render([Run.open(tmp_path / "climb")]))
 
 
@@ -88,6 +90,79 @@ def test_what_is_kept_is_drawn_once_two_rungs_say_it(climb):
     assert "90.0 % of its other abilities kept" in kept_chart(read(climb)).words
 
 
+@pytest.mark.parametrize(
+    ("metric", "better", "corner", "moved"),
+    [
+        ("rouge1", "higher up is better", "Best is the upper right", "ROUGE-1 rose on 40 of 40 questions, fell on 0"),
+        ("ter", "lower down is better", "Best is the lower right", "TER fell on 40 of 40 questions, rose on 0"),
+    ],
+)
+def test_which_way_is_better_is_said_of_the_metric_that_decides(tmp_path, metric, better, corner, moved):
+    climb = made(tmp_path / "climb", metrics=(metric,))
+    for name in ("lora", "prompt_tuning"):
+        told = Forgetting(step=1, abilities=(), retained=0.9, low=0.8, high=1.0)
+        Run.open(climb.folder / name).write_json("forgetting.json", told.model_dump())
+    said = text(render([climb]))
+    for words in (better, corner, moved):
+        assert words in said
+    assert f"; {'lower' if metric == 'ter' else 'higher'} is better." in said
+
+
+def test_the_reasons_begin_with_the_tests_of_the_recommended_rung(tmp_path):
+    names = ["zero-shot", "1-shot", "4-shot", "prompt tuning", "LoRA"]
+    pairs = [(rung, below) for i, rung in enumerate(names) for below in names[:i]]
+    climb = made(tmp_path / "climb", reasons=[f"{rung} is better than {below}" for rung, below in pairs])
+    mine, others = read(climb).reasons
+    assert mine == [f"LoRA is better than {below}" for below in names[:4]]
+    assert len(others) == 6
+    assert all("LoRA" in (test.rung, test.below) for test in read(climb).contrasts[:4])
+    said = text(render([climb]))
+    assert (
+        said.index("LoRA is better than zero-shot")
+        < said.index("6 more, between")
+        < said.index("1-shot is better than zero-shot")
+    )
+
+
+def test_reasons_that_are_no_tests_keep_their_order(tmp_path):
+    said = [f"{i}." for i in range(8)]
+    assert read(made(tmp_path / "climb", reasons=said)).reasons == (said[:6], said[6:])
+
+
+def test_a_machine_that_is_free_has_a_report_without_break_evens(tmp_path):
+    climb = made(tmp_path / "climb", price=0.0)
+    assert totals_chart(read(climb)) is None
+    assert "When the dearer rung pays" not in headings(render([climb]))
+
+
+def again(run, **taken):
+    """Let a run have taken something else."""
+    run.write_json("summary.json", run.summary().model_copy(update=taken).model_dump())
+
+
+def test_a_climb_that_was_killed_and_resumed_has_the_page_of_one_that_never_was(climb):
+    runs = [Run.open(climb.folder / str(rung.eval)) for rung in rungs_of(climb) if rung.eval]
+    for run in runs:
+        again(run, seconds=21.0, engine_seconds=20.0, tokens=6000, tokens_per_second=285.7, requests=40)
+    page = render([climb])
+    for run in runs:
+        again(run, seconds=0.3, tokens_per_second=0.0, cached_answers=40)
+    again(Run.open(climb.folder / "lora"), resumes=3)
+    assert render([climb]) == page
+    assert "zero-shot 20 s 6,000 9,000 300" in text(page)
+    assert "Together 8 min 16 s" in text(page)  # two trainings of 198.2 s, and five times 20 s of answering
+
+
+def test_kept_answers_are_warned_of_outside_a_climb_alone(climb, tmp_path):
+    alone = evaluated(tmp_path / "alone", 7, shots=9)
+    for run in (alone, Run.open(climb.folder / "zero-shot-eval")):
+        again(run, seconds=0.3, engine_seconds=20.0, requests=40, cached_answers=30)
+    said = text(render([climb, alone]))
+    assert "9-shot: 30 of 40 requests were answered before" in said
+    assert said.count("were answered before") == 1
+    assert said.count("--fresh") == 1
+
+
 def test_a_break_even_is_said_in_words():
     assert overtaken(BreakEven(rung="LoRA", than="4-shot", requests=330.4)).endswith("from 330 requests on.")
     assert "never" in overtaken(BreakEven(rung="LoRA", than="zero-shot", requests=None))
@@ -96,3 +171,115 @@ def test_a_break_even_is_said_in_words():
 def test_runs_without_a_climb_have_none(tmp_path):
     told = gather([evaluated(tmp_path / "a", 3)])
     assert climbed(told, ladders(told)) is None
+
+
+def test_a_climb_keeps_its_ladder_beside_another_task(climb, tmp_path):
+    other = on_two_tasks(tmp_path / "other", 7)
+    alone = price_chart(read(climb)).words
+    for runs in ([climb, other], [other, climb]):
+        page = render(runs)
+        assert headings(page)[:5] == [
+            "The ladder",
+            "Why this rung",
+            "When the dearer rung pays",
+            "What was tried on the way",
+            "2 tasks at a glance",
+        ]
+        assert "full fine-tuning passed over 9.1 GB needed, 4.0 GB free" in text(page)
+        told = gather(runs)
+        assert price_chart(climbed(told, ladders(told))).words == alone
+
+
+def test_a_climb_is_decided_by_its_own_metric_and_other_runs_stand_beside_it(climb, tmp_path):
+    other = evaluated(tmp_path / "other", 7, shots=9, metrics=("bleu", "rouge1"))
+    page = render([other, climb])
+    assert "The ladder is decided by ROUGE-1." in text(page)
+    assert "9-shot" in text(page)
+    shown = {figure.name for figure in figures(climbed(gather([other, climb]), ladders(gather([other, climb]))))}
+    assert "ROUGE-1, from zero-shot" in shown
+
+
+def test_a_climb_beside_a_run_of_the_same_metric_alone_shows_that_run(tmp_path):
+    climb = climbed_one_rung(tmp_path / "climb")
+    scored = Run.open(climb.folder / "zero-shot-eval")
+    scored.write_lines("scores.jsonl", scored.scores()[:1])
+    assert "Beside other runs" not in headings(render([climb]))
+    other = evaluated(tmp_path / "other", 7, shots=9, metrics=("rouge1",))
+    assert "Beside other runs" in headings(render([climb, other]))
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "short"),
+    [
+        ("zero-shot (smollm2)", "smollm2", ("zero-shot", "smollm2")),
+        ("zero-shot (another)", "/path/to/another/", ("zero-shot", "another")),
+        ("zero-shot (to/another)", "path/to/another", ("zero-shot", "to/another")),
+        ("LoRA (some (old) model)", "path/some (old) model", ("LoRA", "some (old) model")),
+        ("LoRA (8 bit)", "path/to/another", ("LoRA (8 bit)", "path/to/another")),
+        ("LoRA", "smollm2", ("LoRA", "smollm2")),
+    ],
+)
+def test_a_rungs_model_is_told_from_its_name(tmp_path, name, model, short):
+    climb = climbed_one_rung(tmp_path / "climb", recommended=name, good=(name,))
+    rungs = [rung.model_copy(update={"name": name, "model": model}) for rung in rungs_of(climb)[:1]]
+    climb.write_json("rungs.json", [rung.model_dump() for rung in rungs])
+    step = read(climb).chosen
+    assert (step.short, step.model) == short
+
+
+def test_a_climb_of_two_models_names_each_rung_and_its_model_once(tmp_path):
+    climb = climbed_by_two(tmp_path / "climb")
+    found = read(climb)
+    assert found.models == ["smollm2", "another"]
+    assert [step.short for step in found.steps] == ["zero-shot", "LoRA"] * 2
+    assert figures(found)[0].name == "ROUGE-1, from zero-shot"
+    assert [step.against and step.against.below for step in found.steps] == [
+        None,
+        "zero-shot (smollm2)",
+        None,
+        "zero-shot (another)",
+    ]
+    assert list(gather([climb]).trained.values()) == ["LoRA (smollm2)", "LoRA (another)"]
+    page = render([climb])
+    assert "full fine-tuning (another) passed over it does not fit" in text(page)
+    assert "one for each model" in text(page)
+    assert "path/to/another" not in price_chart(found).words
+
+
+def test_of_two_models_each_has_one_colour_in_all_charts_and_its_name_at_its_points(tmp_path):
+    climb = climbed_by_two(tmp_path / "climb")
+    for name in ("smollm2/lora", "another/lora"):
+        told = Forgetting(step=1, abilities=(), retained=0.9, low=0.8, high=1.0)
+        Run.open(climb.folder / name).write_json("forgetting.json", told.model_dump())
+    found = read(climb)
+    colours = {}
+    for chart in (price_chart(found), kept_chart(found)):
+        for layer in chart.wide["layer"]:
+            for row in layer["data"]["values"] if layer["mark"]["type"] == "point" else ():
+                colours.setdefault(row["group"], set()).add(row["colour"])
+    assert [len(kept) for kept in colours.values()] == [1, 1]
+    assert colours["smollm2"] != colours["another"]
+    for name in ("zero-shot (smollm2)", "zero-shot (another)", "LoRA (smollm2)", "LoRA (another)"):
+        assert f"{name}: ROUGE-1" in kept_chart(found).words
+
+
+def test_a_climbs_command_stands_for_those_of_all_its_models(tmp_path):
+    climb = climbed_by_two(tmp_path / "climb")
+    climb.write_json("provenance.json", {"command": "tunesmith climb demo --model path/to/another --out climb"})
+    page = render([climb])
+    assert "tunesmith climb demo" in page
+    assert "tunesmith eval" not in page
+
+
+def test_one_rung_taken_of_many_is_told_with_its_price(tmp_path):
+    climb = climbed_one_rung(tmp_path / "climb", price=3.6, stopped="LoRA was not tried: there is nothing to learn.")
+    page = render([climb])
+    assert headings(page)[0] == "The ladder"
+    assert "Why this rung" not in headings(page)
+    assert "When the dearer rung pays" not in headings(page)
+    assert "tests of this climb" not in text(page)
+    assert "the other rungs" not in text(page)
+    assert "The thin line" not in text(page)
+    assert "few-shot passed over the context is full" in text(page)
+    assert "LoRA passed over the task has no training rows" in text(page)
+    assert {figure.name: figure.value for figure in figures(read(climb))}["per 1,000 requests"] == "0.50"

@@ -47,6 +47,16 @@ def test_the_target_is_a_line_and_within_the_axis():
     assert wide["layer"][0]["encoding"]["y"]["scale"]["domain"][1] >= 0.5
 
 
+def test_the_targets_name_is_drawn_above_the_points_and_leaves_them_free():
+    chart = quality(SPOTS, frame(target=0.285), "title")
+    for declared, side in ((chart.wide, "right"), (chart.narrow, "left")):  # on a phone 4-shot stands at the right end
+        kinds = [layer["mark"]["type"] for layer in declared["layer"]]
+        words = next(layer for layer in declared["layer"] if layer["mark"]["type"] == "text")
+        assert words["data"]["values"][0]["name"] == "target 0.285"
+        assert words["mark"]["align"] == side
+        assert kinds.index("text") > max(i for i, kind in enumerate(kinds) if kind == "point")
+
+
 def test_one_model_has_no_legend_and_several_have_colours_dashes_and_one():
     several = [*SPOTS, Spot("zero-shot", 100.0, 0.1, 0.05, 0.15, "told", group="b")]
     path = next(layer for layer in quality(several, frame(), "t").wide["layer"] if layer["mark"]["type"] == "line")
@@ -85,6 +95,21 @@ def test_lines_cross_where_the_totals_are_equal():
 def test_a_rung_that_costs_nothing_to_make_is_drawn_by_powers():
     wide = totals([Line("cheap", 0.0, 0.001), *LINES], [], 1000, unit(None)).wide
     assert min(wide["layer"][1]["encoding"]["y"]["scale"]["domain"]) > 0
+
+
+@pytest.mark.parametrize("others", [[], LINES])
+def test_what_costs_nothing_at_all_is_named_and_drawn_no_line(others):
+    chart = totals([Line("free", 0.0, 0.0), *others], [], 1000, unit(None))
+    for still in chart.stills:
+        assert ">free</text>" in still
+
+
+def test_points_that_cost_nothing_stand_at_the_left_end():
+    free = [Spot("free", 0.0, 0.2, 0.1, 0.3, "told"), *SPOTS, Spot("dear", 90_000.0, 0.2, 0.1, 0.3, "told")]
+    for spots in (free, free[:1]):
+        wide = quality(spots, frame(), "t").wide
+        scale = next(layer["encoding"]["x"]["scale"] for layer in wide["layer"] if layer["mark"]["type"] == "point")
+        assert (scale["type"], scale["domain"][0]) == ("linear", 0.0)
 
 
 @pytest.mark.parametrize("chart", [quality(SPOTS, frame(target=0.4), "t"), totals(LINES, [], 1000, unit(2.5))])

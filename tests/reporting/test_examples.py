@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.reporting.made import evaluated
+from tests.reporting.made import evaluated, text
 from tunesmith.metrics import metric
 from tunesmith.reporting.examples import examples, spread
 from tunesmith.reporting.gather import gather
@@ -41,3 +41,9 @@ def test_examples_show_the_question_without_shots_and_the_value_of_each_answer(t
             assert reply.value == pytest.approx(value)
             assert f"<b>{value:.3f}</b>" in render(runs)
     assert shown.gained + shown.lost <= shown.asked == 40
+
+
+def test_where_the_metric_needs_many_rows_single_answers_are_said_to_be_marked_by_exact_match(tmp_path):
+    runs = [evaluated(tmp_path / "a", 3, metrics=("macro_f1",)), evaluated(tmp_path / "b", 18, metrics=("macro_f1",))]
+    assert examples(ladders(gather(runs))[0]).metric == "exact_match"
+    assert "exact match rose on 40 of 40 questions" in text(render(runs))

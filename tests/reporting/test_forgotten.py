@@ -46,14 +46,16 @@ def test_the_page_shows_what_was_forgotten(run):
     page = render([run])
     said = text(page)
     assert "What was forgotten" in headings(page)
-    assert "It kept 77.1% [70.0%, 84.0%] of what the base could do" in said
-    assert "90.5% of the probability it gave to a token of general text" in said
-    assert "At most 5.0% may be forgotten, of all and of the general text: the weights of step 10 are kept." in said
+    assert "It kept 77.1 % [70.0 %, 84.0 %] of what the base could do" in said
+    assert "90.5 % of the probability it gave to a token of general text" in said
+    assert "At most 5.0 % may be forgotten, of all and of the general text: the weights of step 10 are kept." in said
     for one in ABILITIES:
         assert f"{one.before:.3f}" in said
         assert f"{one.after:.3f}" in said
     assert "Looked at while training: step 10 96.0 %, step 20 77.0 % (too little)" in said
     assert "Share retained" in page
+    assert "that it did not learn, 0.510 → 0.250." in said
+    assert "->" not in said
 
 
 def test_the_page_shows_the_tasks_of_a_mixture(run):

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.reporting.placing import Box, Post, _box, apart, place
+from tunesmith.reporting.placing import Box, Post, _box, apart, at_end, place
 
 AREA = Box(0, 0, 1000, 400)
 
@@ -18,6 +18,21 @@ def test_names_of_points_side_by_side_do_not_touch():
     posts = [post(100, 200), post(130, 200), post(160, 205), post(700, 100)]
     boxes = [_box(one, at) for one, at in zip(posts, place(posts, [], AREA), strict=True)]
     assert all(a.shared(b) == 0 for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_the_name_of_a_level_line_leaves_the_points_free():
+    alone, _ = at_end(200, 80, [], AREA)
+    assert (alone.align, alone.dy) == ("right", -10)
+    for posts in ([post(960, 195)], [post(960, 195), post(40, 195)], [post(960, 160), post(40, 195), post(940, 240)]):
+        _, box = at_end(200, 80, posts, AREA)
+        assert all(box.shared(Box(one.x - 8, one.y - 8, one.x + 8, one.y + 8)) == 0 for one in posts)
+
+
+def test_names_of_points_keep_off_a_name_that_stands_already():
+    here = post(500, 200)
+    there = _box(here, place([here], [], AREA)[0])
+    moved = _box(here, place([here], [], AREA, [there])[0])
+    assert moved.shared(there) == 0
 
 
 def test_a_name_stays_inside_and_leaves_the_path_free():

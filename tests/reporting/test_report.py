@@ -60,6 +60,13 @@ def test_a_climb_is_told_from_its_parts_and_opens_with_its_verdict(tmp_path):
     ]
 
 
+def test_no_line_of_the_headline_ends_inside_the_name_of_a_metric(tmp_path):
+    page = render([climbed(tmp_path / "climb", sentence="Take <LoRA>: it has ROUGE-1 0.4.")])
+    whole = '<span class="whole">ROUGE-1</span>'
+    assert f'<p class="finding">Take &lt;LoRA&gt;: it has {whole} 0.4.</p>' in page
+    assert f"<dt>{whole}, from zero-shot</dt>" in page
+
+
 def test_a_run_given_twice_is_told_once(tmp_path):
     runs = pair(tmp_path)
     assert render([*runs, *runs]) == render(runs)

@@ -1,14 +1,14 @@
 """A climb as the page tells it: its rungs with what each gained, cost and forgot, and the charts of them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from tunesmith.metrics import LOWER_IS_BETTER
 from tunesmith.reporting import charts, costs
 from tunesmith.reporting.drawing import Chart
 from tunesmith.reporting.gather import Gathered, opened
-from tunesmith.reporting.ladders import Ladder
+from tunesmith.reporting.ladders import Ladder, scale
 from tunesmith.reporting.numbers import amount, count, duration, fixed, interval, metric_title, percent, whole
 from tunesmith.reporting.scales import Unit, unit
 from tunesmith.runs.records import Forgetting, Score
@@ -20,10 +20,14 @@ THOUSAND = 1000
 
 @dataclass(frozen=True)
 class Step:
-    """A rung that was taken: `short` is its name without its model, `against` its test against the rung below."""
+    """A rung that was taken: `short` is its name without its model, which is `model` as the climb calls it.
+
+    `against` is its test against the rung below.
+    """
 
     rung: Rung
     short: str
+    model: str
     score: Score
     cost: Cost
     against: Contrast | None
@@ -46,9 +50,13 @@ class Figure(NamedTuple):
 
 @dataclass(frozen=True)
 class Climbed:
-    """A climb: its steps from the first to the last, all its `rungs`, taken or not, and how its costs are counted."""
+    """A climb: its steps from the first to the last, all its `rungs`, taken or not, and how its costs are counted.
+
+    `ladder` holds its evaluations, and those of other runs on the same split of the same task.
+    """
 
     verdict: Verdict
+    ladder: Ladder
     steps: tuple[Step, ...]
     rungs: tuple[Rung, ...]
     target: float | None
@@ -58,6 +66,21 @@ class Climbed:
     def chosen(self) -> Step:
         """Give the step that is recommended."""
         return next(step for step in self.steps if step.rung.name == self.verdict.recommended)
+
+    @property
+    def metric(self) -> str:
+        """Name the metric that decides."""
+        return self.chosen.score.metric
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Tell whether the metric that decides counts what is wrong."""
+        return self.metric in LOWER_IS_BETTER
+
+    @property
+    def scale(self) -> str:
+        """Say how the values of the metric that decides are to be read."""
+        return scale(self.metric)
 
     @property
     def first(self) -> Step:
@@ -71,9 +94,33 @@ class Climbed:
         return [(rung, steps.get(rung.name)) for rung in self.rungs]
 
     @property
+    def reasons(self) -> tuple[list[str], list[str]]:
+        """Give the verdict's reasons: those that are tests of the recommended rung, then the others.
+
+        Where they are not one for each test, the first six stand for the recommended rung's.
+        """
+        said, tests = self.verdict.reasons, self.verdict.contrasts
+        if len(said) != len(tests):
+            return list(said[:6]), list(said[6:])
+        of = [self.verdict.recommended in (test.rung, test.below) for test in tests]
+        mine, rest = ([one for one, here in zip(said, of, strict=True) if here == own] for own in (True, False))
+        return (mine, rest) if mine else (rest[:6], rest[6:])
+
+    @property
+    def contrasts(self) -> list[Contrast]:
+        """Give every paired test, those of the recommended rung first."""
+        name = self.verdict.recommended
+        return sorted(self.verdict.contrasts, key=lambda test: name not in (test.rung, test.below))
+
+    @property
     def models(self) -> list[str]:
         """Name the models, in the order of the climb."""
-        return list(dict.fromkeys(step.rung.model for step in self.steps))
+        return list(dict.fromkeys(step.model for step in self.steps))
+
+    @property
+    def accompanied(self) -> bool:
+        """Tell whether the ladder holds runs that are not of the climb."""
+        return len(self.ladder.lines) > len(self.steps)
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -96,35 +143,32 @@ class Climbed:
 
 def climbed(told: Gathered, ladders: Sequence[Ladder]) -> Climbed | None:
     """Give the one climb of a report; None if there is none, or if none of its rungs was taken."""
-    if told.verdict is None or not ladders:
+    ladder = next((one for one in ladders if any(line.run == told.recommended for line in one.lines)), None)
+    if told.verdict is None or told.recommended is None or ladder is None:
         return None
-    root, ladder = told.climbs[0], ladders[0]
-    rungs = rungs_of(root)
-    scores = {line.run: line.scores[ladder.main] for line in ladder.lines if ladder.main in line.scores}
+    root = told.climbs[0]
+    rungs, main = rungs_of(root), told.recommended.scores()[0].metric  # another run may bring another first metric
+    scores = {line.run: line.scores[main] for line in ladder.lines if main in line.scores}
     taken = [rung for rung in rungs if (scored := opened(root, rung.eval)) and scored in scores and rung.cost]
-    models = {rung.model for rung in taken}
-    find = _step(root, told.verdict, scores, len(models) > 1)
+    find = _step(root, told.verdict, scores)
     steps = tuple(find(rung, taken[:i]) for i, rung in enumerate(taken))
-    target = (root.asked().get("target") or {}).get(ladder.main)
+    target = (root.asked().get("target") or {}).get(main)
     if told.verdict.recommended not in {rung.name for rung in taken}:
         return None
-    return Climbed(told.verdict, steps, rungs, target, unit(told.verdict.price))
+    return Climbed(told.verdict, ladder, steps, rungs, target, unit(told.verdict.price))
 
 
-def _step(
-    root: Run, verdict: Verdict, scores: Mapping[Run, Score], several: bool
-) -> Callable[[Rung, Sequence[Rung]], Step]:
+def _step(root: Run, verdict: Verdict, scores: Mapping[Run, Score]) -> Callable[[Rung, Sequence[Rung]], Step]:
     """Give what tells a rung, from the rungs before it."""
 
     def told(rung: Rung, before: Sequence[Rung]) -> Step:
         below = next((one.name for one in reversed(before) if one.model == rung.model), None)
         trained = opened(root, rung.train)
-        short = rung.name.removesuffix(f" ({rung.model})") if several else rung.name
         against = next((one for one in verdict.contrasts if (one.rung, one.below) == (rung.name, below)), None)
         good: costs.Standing = "good" if rung.name in verdict.good else "other"
         return Step(
             rung,
-            short,
+            *_parted(rung),
             scores[Run.open(root.folder / str(rung.eval))],
             rung.cost or Cost(),
             against,
@@ -135,6 +179,14 @@ def _step(
     return told
 
 
+def _parted(rung: Rung) -> tuple[str, str]:
+    """Part a rung's name from its model, which a climb of several writes behind it as the end of the model's path."""
+    parts = [part for part in rung.model.split("/") if part]
+    ends = [rung.model, *("/".join(parts[i:]) for i in range(len(parts)))]
+    end = next((end for end in ends if rung.name.endswith(f" ({end})")), None)
+    return (rung.name, rung.model) if end is None else (rung.name.removesuffix(f" ({end})"), end)
+
+
 def figures(climb: Climbed) -> list[Figure]:
     """Give the numbers to remember of the recommended rung: quality, what it costs to make and to use, what is left."""
     chosen, first = climb.chosen, climb.first
@@ -142,11 +194,12 @@ def figures(climb: Climbed) -> list[Figure]:
     moved = fixed(score.value) if chosen is first else f"{fixed(first.score.value)} → {fixed(score.value)}"
     of = "" if chosen is first else f", from {first.short}"
     making = chosen.cost.making_seconds
+    price = "" if climb.verdict.price is None else f", at {climb.verdict.price:g} an hour"
     tokens = f"{whole(chosen.cost.prompt_tokens)} tokens read, {whole(chosen.cost.answer_tokens)} written for each"
     return [
         Figure(f"{metric_title(score.metric)}{of}", moved, rows),
-        Figure("to make it, once", climb.cost(making) if making else "nothing", _made(chosen)),
-        Figure("per 1,000 requests", climb.cost(THOUSAND * chosen.cost.request_seconds), tokens),
+        Figure("to make it, once", climb.cost(making) if making else "nothing", _made(chosen) + price * bool(making)),
+        Figure("per 1,000 requests", climb.cost(THOUSAND * chosen.cost.request_seconds), tokens + price),
         _retained(chosen),
     ]
 
@@ -174,7 +227,7 @@ def price_chart(climb: Climbed) -> Chart:
     """Draw quality against cost in all."""
     requests, how = f"{climb.verdict.requests:,}", "time" if climb.counted.is_time else "money"
     title = f"cost in all: making it, and {requests} requests ({how})"
-    frame = costs.Frame(title, metric_title(climb.chosen.score.metric), climb.counted, climb.target)
+    frame = costs.Frame(title, metric_title(climb.metric), climb.counted, climb.target, groups=tuple(climb.models))
     spots = [_spot(climb, step, climb.total(step)) for step in climb.steps]
     return costs.quality(spots, frame, "Quality against cost, rung by rung")
 
@@ -185,7 +238,7 @@ def _spot(climb: Climbed, step: Step, x: float, across: tuple[float, float] | No
     told = f"{step.told}; {price} in all for {climb.verdict.requests:,} requests"
     if step.kept is not None and step.kept.retained is not None:
         told += f"; {percent(step.kept.retained)} of its other abilities kept"
-    return costs.Spot(step.short, x, score.value, score.low, score.high, told, step.standing, step.rung.model, across)
+    return costs.Spot(step.short, x, score.value, score.low, score.high, told, step.standing, step.model, across)
 
 
 def kept_chart(climb: Climbed) -> Chart | None:
@@ -194,13 +247,19 @@ def kept_chart(climb: Climbed) -> Chart | None:
     if len(known) < 2:
         return None
     still = [step for step in climb.steps if step.rung.train is None]
-    best = sorted(still, key=lambda step: _better(step.score))[-1:]
-    spots = [_spot(climb, step, 1.0) for step in best]
+    best = [
+        max((step for step in still if step.model == model), key=lambda step: _better(step.score), default=None)
+        for model in climb.models
+    ]
+    spots = [_spot(climb, step, 1.0) for step in best if step]
     for step, kept in ((step, step.kept) for step in known):
         if kept is not None:
             spots.append(_spot(climb, step, kept.retained or 0.0, (kept.low or 0.0, kept.high or 0.0)))
+    if len(climb.models) > 1:  # no line and no legend says whose a point is
+        spots = [replace(spot, name=f"{spot.name} ({spot.group})") for spot in spots]
     title = "share retained of what the base could do besides"
-    frame = costs.Frame(title, metric_title(climb.chosen.score.metric), climb.counted, percent=True, joined=False)
+    told = (title, metric_title(climb.metric), climb.counted)
+    frame = costs.Frame(*told, percent=True, joined=False, groups=tuple(climb.models))
     return costs.quality(spots, frame, "Quality against what is retained, rung by rung")
 
 
@@ -209,9 +268,12 @@ def _better(score: Score) -> float:
 
 
 def totals_chart(climb: Climbed) -> Chart | None:
-    """Draw the cost in all against the number of requests; None unless two rungs have a cost for each."""
+    """Draw the cost in all against the number of requests; None unless two rungs have a cost for each.
+
+    Where an hour of the machine is free there is none either: no rung is dearer than another.
+    """
     worth, steps = climb.counted.worth, [step for step in climb.steps if step.cost.request_seconds]
-    if len(steps) < 2:
+    if len(steps) < 2 or not worth:
         return None
     lines = {
         step.rung.name: costs.Line(

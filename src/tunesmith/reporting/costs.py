@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from tunesmith.reporting.charts import dashes, legend, text_width
 from tunesmith.reporting.drawing import ACCENT, INK, PAPER, RULE, SERIES, SOFT, WIDE, Chart, Spec, chart, rows, spec
 from tunesmith.reporting.drawing import lettering as written
-from tunesmith.reporting.placing import Box, Place, Post, apart, place
+from tunesmith.reporting.placing import Box, Place, Post, apart, at_end, place
 from tunesmith.reporting.scales import Scale, Unit, costs, logarithmic, straight
 
 CROWD = 9  # more names than these have no room on a phone: the rungs that are not good enough go without
@@ -40,7 +40,8 @@ class Spot:
 class Frame:
     """What the axes of a chart of spots are called; `target` is the quality that was asked for.
 
-    `percent` says that x is a share, else it is an amount of `counted`.
+    `percent` says that x is a share, else it is an amount of `counted`. `groups` are those of the page in their order,
+    so that each has one colour in all charts.
     """
 
     x: str
@@ -49,6 +50,7 @@ class Frame:
     target: float | None = None
     percent: bool = False
     joined: bool = True
+    groups: tuple[str, ...] = ()
 
 
 def quality(spots: Sequence[Spot], frame: Frame, title: str) -> Chart:
@@ -68,7 +70,7 @@ def _quality(spots: Sequence[Spot], frame: Frame, width: float) -> Spec:
         if frame.percent
         else costs(frame.x, xs, frame.counted, most)
     )
-    groups = list(dict.fromkeys(spot.group for spot in spots))
+    groups = list(dict.fromkeys([*frame.groups, *(spot.group for spot in spots)]))
     values = [_row(spot, groups) for spot in spots]
     named = spots if wide or len(spots) <= CROWD else [spot for spot in spots if spot.standing != "other"]
     title_x = x.axis(grid=False, titlePadding=14, labelFlush=False)
@@ -76,12 +78,15 @@ def _quality(spots: Sequence[Spot], frame: Frame, width: float) -> Spec:
         "x": {"field": "x", "type": "quantitative", "scale": x.scale(), "axis": title_x},
         "y": {"field": "y", "type": "quantitative", "scale": y.scale(), "axis": y.axis(title=None)},
     }
+    told = None if frame.target is None else _target(frame.target, axes, (x, y), spots, (width - 50, height))
+    places = _places(named, frame.joined, (x, y), (width - 50, height), [told.box] if told else [])
     layers = [
-        *(_target(frame.target, axes, y) if frame.target is not None else []),
+        *([told.rule] if told else []),
         *([_path(values, axes, groups, wide)] if frame.joined else []),
         *_whiskers(values, axes),
         *_points(values, axes, spots),
-        *_named(named, axes, _places(named, frame.joined, (x, y), (width - 50, height))),
+        *(told.words if told else []),
+        *_named(named, axes, places),
     ]
     title = {"text": frame.y, "offset": 14}
     return spec(width, height, layers, title=title)
@@ -145,14 +150,20 @@ def _points(values: Sequence[Spec], axes: Spec, spots: Sequence[Spot]) -> list[S
     return found
 
 
-def _places(spots: Sequence[Spot], joined: bool, scales: tuple[Scale, Scale], size: tuple[float, float]) -> list[Place]:
-    """Choose where each name stands, for a frame of this size."""
-    (x, y), (wide, high) = scales, size
+def _places(
+    spots: Sequence[Spot], joined: bool, scales: tuple[Scale, Scale], size: tuple[float, float], kept: Sequence[Box]
+) -> list[Place]:
+    """Choose where each name stands, for a frame of this size; another one stands in each box of `kept`."""
+    x, y = scales
     posts = [_post(spot, x, y, size) for spot in spots]
     path = [
         (a, b) for a, b, one, other in zip(posts, posts[1:], spots, spots[1:], strict=False) if one.group == other.group
     ]
-    return place(posts, path if joined else [], Box(-8, 0, wide, high))
+    return place(posts, path if joined else [], _area(size), kept)
+
+
+def _area(size: tuple[float, float]) -> Box:
+    return Box(-8, 0, *size)
 
 
 def _post(spot: Spot, x: Scale, y: Scale, size: tuple[float, float]) -> Post:
@@ -174,13 +185,26 @@ def _named(spots: Sequence[Spot], axes: Spec, places: Sequence[Place]) -> list[S
     return found
 
 
-def _target(target: float, axes: Spec, y: Scale) -> list[Spec]:
-    """Give the line that a rung was asked to reach."""
-    at = {"y": {**axes["y"], "field": "y"}}
-    data = rows([{"y": target, "name": f"target {target:g}"}])
+class Target(NamedTuple):
+    """The line that a rung was asked to reach, its name, and the box that the name fills."""
+
+    rule: Spec
+    words: list[Spec]
+    box: Box
+
+
+def _target(
+    target: float, axes: Spec, scales: tuple[Scale, Scale], spots: Sequence[Spot], size: tuple[float, float]
+) -> Target:
+    """Give the line that a rung was asked to reach; its name stands where it covers no point, if there is room."""
+    name, at = f"target {target:g}", {"y": {**axes["y"], "field": "y"}}
+    line, posts = size[1] * (1 - scales[1].share(target)), [_post(spot, *scales, size) for spot in spots]
+    stands, box = at_end(line, text_width(name), posts, _area(size))
+    data = rows([{"y": target, "name": name}])
     rule = {"data": data, "mark": {"type": "rule", "strokeDash": [6, 4], "color": INK, "aria": False}, "encoding": at}
-    words = {"align": "right", "dy": -10, "color": INK}
-    return [rule, *written(words, {**at, "text": {"field": "name"}, "x": {"value": "width"}}, data)]
+    words = {"align": stands.align, "dy": stands.dy, "color": INK}
+    end = {"x": {"value": "width" if stands.align == "right" else 0}}
+    return Target(rule, written(words, {**at, "text": {"field": "name"}, **end}, data), box)
 
 
 @dataclass(frozen=True)
@@ -221,7 +245,7 @@ def _totals(lines: Sequence[Line], crossings: Sequence[Crossing], requests: floa
     ends = [requests, *(one.requests for one in crossings)]
     x = logarithmic("requests answered", (min(10.0, min(ends) / 3), max(ends) * 10), _count, 8 if wide else 4)
     grid = [x.low * (x.high / x.low) ** (i / 60) for i in range(61)]
-    every = [line.total(at) for line in lines for at in (grid[0], grid[-1]) if line.total(at) > 0]
+    every = [line.total(at) for line in lines for at in (grid[0], grid[-1]) if line.total(at) > 0] or [1.0]
     y = logarithmic("", (min(every) / 1.3, max(every) * 1.3), counted.say, 7, counted.is_time)
     axes = {
         "x": {"field": "x", "type": "quantitative", "scale": x.scale(), "axis": x.axis()},
@@ -284,7 +308,7 @@ def _crossed(crossings: Sequence[Crossing], axes: Spec, counted: Unit) -> list[S
 def _ends(lines: Sequence[Line], y: Scale, axes: Spec, height: float) -> list[Spec]:
     """Name each line at its right end, the names moved apart."""
     high = max(axes["x"]["scale"]["domain"])
-    wanted = [height * (1 - y.share(line.total(high))) for line in lines]
+    wanted = [height * (1 - y.share(max(line.total(high), y.low))) for line in lines]  # what is free ends at the foot
     found: list[Spec] = []
     for line, at in zip(lines, apart(wanted, 17, 0, height), strict=True):
         bold = {"fontWeight": 700, "color": INK} if line.standing == "recommended" else {"color": SOFT}

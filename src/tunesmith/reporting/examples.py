@@ -52,12 +52,18 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """The questions shown, and of all questions how many gained and lost."""
+    """The questions shown, and of all questions how many gained and lost by `metric`, which marks single answers."""
 
+    metric: str
     chosen: tuple[Example, ...]
     asked: int
     gained: int
     lost: int
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Tell whether an answer gained where its value fell."""
+        return self.metric in LOWER_IS_BETTER
 
 
 def examples(ladder: Ladder) -> Examples | None:
@@ -74,11 +80,11 @@ def examples(ladder: Ladder) -> Examples | None:
     every = [Example("", tuple(side[row] for side in replies)) for row in shared]
     if not every:
         return None
-    sign = -1 if ladder.main in LOWER_IS_BETTER else 1
+    sign = -1 if mark.name in LOWER_IS_BETTER else 1
     changes = [sign * example.change for example in every]
     chosen = tuple(Example(why, every[i].replies) for i, why in spread(changes))
     gained, lost = (sum(way * change > SAME for change in changes) for way in (1, -1))
-    return Examples(chosen, len(every), gained, lost)
+    return Examples(mark.name, chosen, len(every), gained, lost)
 
 
 def _row_metric(ladder: Ladder) -> Metric | None:

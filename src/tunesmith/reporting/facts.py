@@ -126,7 +126,6 @@ def commands(told: Gathered) -> list[str]:
     A climb's own command makes all of its parts again, so theirs are left out.
     """
     climbs = [climb for climb in told.climbs if provenance(climb).get("command")]
-    whole = {climb.folder.resolve() for climb in climbs}
-    parts = [run for run in told.named() if run.folder.resolve().parent not in whole]
+    parts = [run for run in told.named() if told.inside.get(run) not in climbs]
     said = [provenance(run).get("command") for run in (*climbs, *parts)]
     return list(dict.fromkeys(str(command) for command in said if command))

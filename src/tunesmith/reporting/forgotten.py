@@ -23,8 +23,8 @@ class Forgotten:
 
     @property
     def finding(self) -> str:
-        """Say it in a sentence."""
-        return sentence(self.told)
+        """Say it in a sentence, with the arrow and the percents of the page."""
+        return sentence(self.told).replace(" -> ", " \N{RIGHTWARDS ARROW} ").replace("%", " %")
 
 
 def forgotten(name: str, run: Run) -> Forgotten | None:

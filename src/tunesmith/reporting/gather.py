@@ -25,12 +25,35 @@ class Gathered:
     """The runs of a report: `trained` gives each training its name.
 
     `verdict` is that of the one climb; None if there is not exactly one, as several would contradict each other.
+    `inside` says of each part of a climb which one it belongs to.
     """
 
     evaluated: tuple[Evaluated, ...]
     trained: Mapping[Run, str]
     climbs: tuple[Run, ...]
     verdict: Verdict | None
+    inside: Mapping[Run, Run]
+
+    @property
+    def recommended(self) -> Run | None:
+        """Give the evaluation of the rung that the verdict recommends."""
+        if self.verdict is None:
+            return None
+        climb, name = self.climbs[0], self.verdict.recommended
+        return next((opened(climb, rung.eval) for rung in rungs_of(climb) if rung.name == name), None)
+
+    def taken(self, run: Run) -> Summary | None:
+        """Give what a run took; of answering inside a climb the engine's own time, which is kept with each answer.
+
+        The time of the process would say how often the climb was killed and what it found answered before. Peak memory
+        stays that of the process which came to the end: what it took to answer is not kept with the answers.
+        """
+        found = summary(run)
+        if found is None or run not in self.inside or not found.engine_seconds:
+            return found
+        seconds = found.engine_seconds
+        own = {"seconds": seconds, "tokens_per_second": found.tokens / seconds, "cached_answers": 0}
+        return found.model_copy(update=own)
 
     def named(self) -> dict[Run, str]:
         """Give every run a name of its own, in the order to repeat them: a training before its evaluation."""
@@ -52,15 +75,17 @@ def gather(runs: Iterable[Run]) -> Gathered:
     parts = [part for run in given for part in _parts(run)]
     trained = list(dict.fromkeys(part for part in parts if isinstance(part, Run)))
     found = list(dict.fromkeys(part for part in parts if isinstance(part, Evaluated)))
-    titles = _apart([(method_title(run.asked()["method"]["name"]), run) for run in trained])
+    climbs = tuple(run for run in given if _verb(run) == "climb")
+    rungs = {opened(climb, rung.train): rung.name for climb in climbs for rung in rungs_of(climb)}
+    titles = _apart([(rungs.get(run) or method_title(run.asked()["method"]["name"]), run) for run in trained])
     names = _apart([(one.name, one.run) for one in found])
     evaluated = [
         Evaluated(name, one.run, one.trained or _maker(one.run, trained))
         for name, one in zip(names, found, strict=True)
     ]
-    climbs = tuple(run for run in given if _verb(run) == "climb")
     verdict = verdict_of(climbs[0]) if len(climbs) == 1 else None
-    return Gathered(tuple(evaluated), dict(zip(trained, titles, strict=True)), climbs, verdict)
+    inside = {run: climb for climb in climbs for part in _climbed(climb) for run in _runs(part)}
+    return Gathered(tuple(evaluated), dict(zip(trained, titles, strict=True)), climbs, verdict, inside)
 
 
 def summary(run: Run) -> Summary | None:
@@ -91,6 +116,10 @@ def _climbed(climb: Run) -> list[Run | Evaluated]:
         scored = opened(climb, rung.eval)
         parts += [Evaluated(rung.name, scored, trained)] if scored else []
     return parts
+
+
+def _runs(part: Run | Evaluated) -> list[Run]:
+    return [part] if isinstance(part, Run) else [part.run]
 
 
 def opened(climb: Run, folder: str | None) -> Run | None:

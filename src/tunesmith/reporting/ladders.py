@@ -1,14 +1,14 @@
 """Ladders: the evaluated runs of one task, each set against the first."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tunesmith.errors import ConfigError, RunError, TunesmithError
-from tunesmith.metrics import CORRELATIONS, LOWER_IS_BETTER
+from tunesmith.metrics import CORRELATIONS, LOWER_IS_BETTER, UNPARSED
 from tunesmith.reporting import charts
 from tunesmith.reporting.compare import Comparison, compare
 from tunesmith.reporting.drawing import Chart
-from tunesmith.reporting.gather import Evaluated, Gathered, summary
+from tunesmith.reporting.gather import Evaluated, Gathered
 from tunesmith.reporting.numbers import metric_title
 from tunesmith.runs.records import Score, Summary
 from tunesmith.runs.run import Run
@@ -61,9 +61,7 @@ class Ladder:
     @property
     def scale(self) -> str:
         """Say how the main metric's values are to be read."""
-        if self.main in LOWER_IS_BETTER:
-            return "count what would have to be changed; lower is better"
-        return "go from −1 to 1; higher is better" if self.main in CORRELATIONS else "go from 0 to 1; higher is better"
+        return scale(self.main)
 
     def role(self, line: Line) -> charts.Role:
         """Say which colour of the page a line has."""
@@ -76,6 +74,15 @@ class Ladder:
         return charts.dots(marks, metric_title(self.main))
 
 
+def scale(name: str) -> str:
+    """Say how the values of a metric are to be read."""
+    if name == UNPARSED:
+        return "go from 0 to 1; lower is better"
+    if name in LOWER_IS_BETTER:
+        return "count what would have to be changed; lower is better"
+    return "go from −1 to 1; higher is better" if name in CORRELATIONS else "go from 0 to 1; higher is better"
+
+
 def ladders(told: Gathered) -> list[Ladder]:
     """Give one ladder for each split of each task that was scored, its lines in the order of the runs."""
     grounds = dict.fromkeys((score.task, score.split) for one in told.evaluated for score in one.run.scores())
@@ -85,17 +92,19 @@ def ladders(told: Gathered) -> list[Ladder]:
 def _ladder(told: Gathered, task: str, split: str) -> Ladder:
     scored = [(one, _scores(one.run, task, split)) for one in told.evaluated]
     scored = [(one, scores) for one, scores in scored if scores]
-    lines = tuple(_line(scored[0][0].run, one, scores, task) for one, scores in scored)
+    first = scored[0][0].run
+    lines = tuple(_line(told.taken, first, one, scores, task) for one, scores in scored)
     metrics = tuple(dict.fromkeys(name for line in lines for name in line.scores))
-    advised = told.verdict.recommended if told.verdict else None
-    return Ladder(task, split, metrics, lines, _after(lines, metrics[0], advised))
+    return Ladder(task, split, metrics, lines, _after(lines, metrics[0], told.recommended))
 
 
 def _scores(run: Run, task: str, split: str) -> dict[str, Score]:
     return {score.metric: score for score in run.scores() if (score.task, score.split) == (task, split)}
 
 
-def _line(first: Run, one: Evaluated, scores: Mapping[str, Score], task: str) -> Line:
+def _line(
+    taken: Callable[[Run], Summary | None], first: Run, one: Evaluated, scores: Mapping[str, Score], task: str
+) -> Line:
     found: list[Comparison] = []
     problem = None
     if one.run != first:
@@ -104,13 +113,13 @@ def _line(first: Run, one: Evaluated, scores: Mapping[str, Score], task: str) ->
         except (RunError, ConfigError) as wrong:  # other rows, or a metric of another program: shown, but not compared
             problem = wrong
     against = {comparison.metric: comparison for comparison in found if comparison.task == task}
-    training = summary(one.trained) if one.trained else None
-    return Line(one.name, one.run, scores, against, problem, summary(one.run), training)
+    training = taken(one.trained) if one.trained else None
+    return Line(one.name, one.run, scores, against, problem, taken(one.run), training)
 
 
-def _after(lines: Sequence[Line], main: str, recommended: str | None) -> Line | None:
+def _after(lines: Sequence[Line], main: str, recommended: Run | None) -> Line | None:
     """Choose what the first line is shown against: the recommended one, else the one that scores best."""
     rest = [line for line in lines[1:] if main in line.scores]
-    advised = [line for line in rest if line.name == recommended]
+    advised = [line for line in rest if line.run == recommended]
     sign = -1 if main in LOWER_IS_BETTER else 1
     return max(advised or rest, key=lambda line: sign * line.scores[main].value, default=None)

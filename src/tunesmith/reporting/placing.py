@@ -41,21 +41,35 @@ class Place(NamedTuple):
     align: str
 
 
-def place(posts: Sequence[Post], path: Sequence[tuple[Post, Post]], area: Box) -> list[Place]:
+def place(posts: Sequence[Post], path: Sequence[tuple[Post, Post]], area: Box, kept: Sequence[Box] = ()) -> list[Place]:
     """Give each name the place where it covers least of points and of the path, taking turns until nothing moves.
 
-    The earlier candidate wins a tie: right of the point, left, above, below.
+    What stands in the boxes `kept` is a name too. The earlier candidate wins a tie: right of the point, left, above,
+    below.
     """
     chosen = [_candidates(post)[0] for post in posts]
     drawn = [*_drawn(posts), *_along(path)]
     for _ in range(4):
         before = list(chosen)
         for i, post in enumerate(posts):
-            others = [_box(posts[j], chosen[j]) for j in range(len(posts)) if j != i]
+            others = [*kept, *(_box(posts[j], chosen[j]) for j in range(len(posts)) if j != i)]
             chosen[i] = min(_candidates(post), key=lambda at: _cost(_box(post, at), others, drawn, area))
         if chosen == before:
             break
     return chosen
+
+
+def at_end(line: float, width: float, posts: Sequence[Post], area: Box) -> tuple[Place, Box]:
+    """Choose where the name of a level line at `line` covers least: at its right end or its left, above it or below.
+
+    Gives the place, whose `dx` is from that end, and the box it fills. The earlier candidate wins a tie.
+    """
+    found = []
+    for dy in (-10.0, 12.0):
+        for align, left in (("right", area.right - width), ("left", 0.0)):
+            found.append((Place(0, dy, align), Box(left, line + dy - HALF, left + width, line + dy + HALF)))
+    drawn = _drawn(posts)
+    return min(found, key=lambda one: _cost(one[1], [], drawn, area))
 
 
 def apart(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:

@@ -12,6 +12,7 @@ from html import unescape
 from pathlib import Path
 
 import jinja2
+from markupsafe import Markup, escape
 
 from tunesmith.data.ledger import Ledger
 from tunesmith.errors import RunError
@@ -63,10 +64,11 @@ def render(runs: Sequence[Run]) -> str:
         trainings=[_training(name, run) for run, name in told.trained.items()],
         evaluations=facts.agree((one.name, facts.asked(one.run)) for one in told.evaluated),
         recipes=[(name, run.folder, _recipe(run)) for run, name in named.items()],
-        costs=[(name, taken) for run, name in named.items() if (taken := summary(run))],
+        costs=[(name, taken) for run, name in named.items() if (taken := told.taken(run))],
         examples=[(ladder, shown) for ladder in found if (shown := examples(ladder))],
         warnings=warnings(told, found),
         provenance=facts.agree((name, facts.origin(run)) for run, name in named.items()),
+        within=bool(told.inside),
         commands=facts.commands(told),
         terms=terms(told, found),
     )
@@ -131,6 +133,12 @@ def _visible(word: str) -> str:
     )
 
 
+def _unbroken(text: str) -> Markup:
+    """Write a text so that no line ends inside a name such as ROUGE-1."""
+    whole = re.sub(r"[A-Z]+-\w+", r'<span class="whole">\g<0></span>', str(escape(text)))
+    return Markup(whole)  # noqa: S704 - escaped before
+
+
 def _contents(body: str) -> list[tuple[str, str]]:
     """Give the anchor and the title of each section of the page."""
     found = re.findall(r'<section id="([^"]*)">\s*<h2>(.*?)</h2>', body, flags=re.DOTALL)
@@ -156,6 +164,7 @@ def _page() -> jinja2.Template:
         "size": numbers.size,
         "along": numbers.along,
         "contents": _contents,
+        "unbroken": _unbroken,
         "overtaken": climbed.overtaken,
         "time": numbers.duration,
         "said": _said,

@@ -69,9 +69,9 @@ def unit(price: float | None) -> Unit:
 
 
 def costs(title: str, values: Sequence[float], counted: Unit, most: int) -> Scale:
-    """Give a scale for costs: from 0 where they are of one size, by powers where the dearest is far dearer."""
+    """Give a scale for costs: from 0 where they are of one size or one is 0, by powers where one is far dearer."""
     found = [value for value in values if value > 0] or [1.0]
-    if max(found) < 8 * min(found):
+    if max(found) < 8 * min(found) or min(values) <= 0:
         high = max(found) * 1.12
         steps = TIMES if counted.is_time else _decades(high / 1000, high)
         apart = next((step for step in steps if high / step <= most), high)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tunesmith.reporting.gather import Gathered, summary
+from tunesmith.reporting.gather import Gathered
 from tunesmith.reporting.ladders import Ladder, Line
 from tunesmith.runs.records import Summary
 from tunesmith.runs.run import Run
@@ -23,12 +23,11 @@ class Warn(NamedTuple):
 
 def warnings(told: Gathered, ladders: Sequence[Ladder]) -> list[Warn]:
     """Give what a reader must be warned of: first about how the runs went, then about what was scored."""
-    said = [warn for run, name in told.named().items() for warn in _of_run(name, run)]
+    said = [warn for run, name in told.named().items() for warn in _of_run(name, run, told.taken(run))]
     return said + [warn for ladder in ladders for line in ladder.lines for warn in _of_scores(ladder, line)]
 
 
-def _of_run(name: str, run: Run) -> list[Warn]:
-    taken = summary(run)
+def _of_run(name: str, run: Run, taken: Summary | None) -> list[Warn]:
     if taken is None:
         fix = {"train": GO_ON, "eval": SAME}.get(str(run.asked().get("verb")), AGAIN)
         return [Warn(f"{name}: the run in {run.folder} has not come to its end.", fix)]
