@@ -6,7 +6,7 @@ import pytest
 from transformers import LlamaConfig, T5Config
 
 from tests.test_cli import call
-from tunesmith import make_recipe, plan
+from tunesmith import plan
 from tunesmith.errors import ConfigError, ModelError
 from tunesmith.method import Full, Lora
 from tunesmith.planning.fixes import fixes
@@ -21,15 +21,6 @@ TRACED = Traced(
     backward=(8.0, 0, 16.0, 0, 0, 0, 0), block=256, piece=512, room=1 << 22,
 )  # fmt: skip
 SIZES = Sizes(width=64, depths=(4,), vocabulary=1000, itemsize=2, weights=10**6, trained=10**5, new=10**5)
-
-
-@pytest.fixture
-def recipe(tiny, colours_file):
-    def made(*settings, kind="chat", **values):
-        given = {"model": str(tiny(kind)), "task": str(colours_file), "dtype": "float32", **values}
-        return make_recipe({**given, "forgetting": {"tasks": [], "text": False}}, settings)
-
-    return made
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
 """Memory: whether a rung's training fits this machine, by its plan; QLoRA stands for a LoRA that does not."""
 
-import importlib.util
 from pathlib import Path
 
 from tunesmith.climb.ladder import Step
 from tunesmith.errors import FitError, ModelError
-from tunesmith.method import Lora, Qlora
+from tunesmith.method import packed
+from tunesmith.models import quantize
 from tunesmith.planning.plan import Plan
 from tunesmith.recipe import Recipe
 from tunesmith.reporting.compare import method_title
@@ -38,28 +38,21 @@ def fitting(recipe: Recipe, folder: Path) -> Recipe:
         return recipe
     if made.fits():
         return recipe
-    packed = _packed(recipe)
-    if packed is not None and plan(packed, machines=[this_machine(packed)]).fits():
-        return packed
+    smaller = _packed(recipe)
+    if smaller is not None and plan(smaller, machines=[this_machine(smaller)]).fits():
+        return smaller
     raise _too_large(recipe, made)
 
 
 def _packed(recipe: Recipe) -> Recipe | None:
     """Give a LoRA's recipe with its base in 4 bits; None for another method, or without the library for it."""
-    lora = recipe.method
-    if (
-        type(lora) is not Lora
-        or lora.dora
-        or lora.init != "default"
-        or importlib.util.find_spec("bitsandbytes") is None
-    ):
-        return None
-    return recipe.model_copy(update={"method": Qlora(**{**lora.model_dump(), "name": "qlora"})})
+    method = packed(recipe.method)
+    return None if method is None or quantize.lacking() else recipe.model_copy(update={"method": method})
 
 
 def _too_large(recipe: Recipe, made: Plan) -> FitError:
     free = made.outlooks[0].available
-    fixes = " or ".join(fix.line() for fix in made.fixes)
+    fixes = " or ".join(fix.told() for fix in made.fixes)
     needed = f"needs {size(made.peak_bytes)} of memory by its plan, {size(free)} are free"
     return FitError(
         f"{method_title(recipe.method.name)} {needed}",

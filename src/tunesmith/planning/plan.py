@@ -1,5 +1,7 @@
 """Plan: what a training will take on some machines, whether it fits, and what using it will cost."""
 
+import shlex
+
 from pydantic import Field
 
 from tunesmith.config import Record
@@ -51,15 +53,23 @@ class Probed(Record):
 
 
 class Fix(Record):
-    """Settings under which the training fits, the peak then, and how many times as long it takes."""
+    """Settings under which the training fits, the peak then, and how many times as long it takes.
+
+    `needs` is the command without which they are refused here; empty if there is none.
+    """
 
     settings: tuple[str, ...]
     peak_bytes: int
     slower: float
+    needs: str = ""
 
     def line(self) -> str:
         """Give the settings as they are typed."""
-        return " ".join(f"-s {one}" for one in self.settings)
+        return " ".join(f"-s {shlex.quote(one)}" for one in self.settings)
+
+    def told(self) -> str:
+        """Give the settings, after the command that they need."""
+        return f"{self.needs}, then {self.line()}" if self.needs else self.line()
 
 
 class Plan(Record):

@@ -62,11 +62,11 @@ def _verdict(made: Plan) -> list[str]:
     told = [f"does NOT fit {first.told}: {peak}, and {free} are available"]
     if not made.fixes:
         return [*told, "no change of this recipe that was tried makes it fit: take a smaller model or a larger machine"]
-    wide = max(len(one.line()) for one in made.fixes)
+    wide = max(len(one.told()) for one in made.fixes)
     return [
         *told,
         "to fit, add:",
-        *(f"  {one.line():<{wide}}  {gibibytes(one.peak_bytes)}, {one.slower:.1f} x the time" for one in made.fixes),
+        *(f"  {one.told():<{wide}}  {gibibytes(one.peak_bytes)}, {one.slower:.1f} x the time" for one in made.fixes),
     ]
 
 

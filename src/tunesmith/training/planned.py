@@ -15,11 +15,12 @@ import torch
 
 from tunesmith.data.blend import Blend
 from tunesmith.data.encode import Encoded
+from tunesmith.data.ledger import admit
 from tunesmith.data.rows import first
 from tunesmith.data.task import Task
 from tunesmith.errors import ModelError
 from tunesmith.method import BitFit, Full, Layers, Norms, Qlora, SparseMask
-from tunesmith.models import device
+from tunesmith.models import device, quantize
 from tunesmith.models.load import find, read_config
 from tunesmith.names import pick
 from tunesmith.planning.cost import trained_parameters
@@ -30,7 +31,7 @@ from tunesmith.planning.memory import PACKED_BITS, PACKED_TWICE_BITS, Place, Siz
 from tunesmith.planning.plan import Outlook, Plan
 from tunesmith.planning.shape import Shape, shape_of
 from tunesmith.planning.work import step_flops
-from tunesmith.recipe import Recipe
+from tunesmith.recipe import Length, Recipe
 from tunesmith.runs import machine as system
 from tunesmith.training import batches
 from tunesmith.training.lanes import LANES, cut
@@ -101,11 +102,16 @@ def plan_rows(
     def replan(changed: Recipe) -> Plan:
         again = prepared
         if changed.length != recipe.length and isinstance(prepared, Prepared):
-            again = shortened(prepared, changed.length.max_tokens)
+            again = shortened(prepared, changed.length)
         return _made(changed, config, again, machines[:1], price)
 
     made = _made(recipe, config, prepared, machines, price)
-    return made if made.fits() else made.model_copy(update={"fixes": fixes(recipe, made, replan)})
+    if made.fits():
+        return made
+    found = fixes(recipe, made, replan)
+    needs = {"needs": quantize.lacking()}
+    told = (one.model_copy(update=needs) if "method.name=qlora" in one.settings else one for one in found)
+    return made.model_copy(update={"fixes": tuple(told)})
 
 
 def machines_named(names: Sequence[str], recipe: Recipe) -> tuple[Machine, ...]:
@@ -158,13 +164,11 @@ def _speed(dtype: torch.dtype, seconds: float = 0.2) -> float:
     return best
 
 
-def shortened(prepared: Prepared, most: int) -> Prepared:
-    """Give rows none of which is longer than `most` tokens: their prompts lose what is too much."""
-
-    def short(row: Encoded) -> Encoded:
-        return replace(row, prompt=row.prompt[max(0, row.size - most) :] or row.prompt[-1:])
-
-    return replace(prepared, epochs=tuple(tuple(map(short, epoch)) for epoch in prepared.epochs))
+def shortened(prepared: Prepared, length: Length) -> Prepared:
+    """Give the rows as a training with this policy of their length would take them. Raises what it would."""
+    once = {id(epoch): epoch for epoch in prepared.epochs}  # those of a single task are the same rows again
+    short = {key: tuple(admit(epoch, length)[0]) for key, epoch in once.items()}
+    return replace(prepared, epochs=tuple(short[id(epoch)] for epoch in prepared.epochs))
 
 
 def _prepared(recipe: Recipe, task: Task | Blend | None) -> Prepared | int:
@@ -229,6 +233,8 @@ def _notes(work: Work) -> tuple[str, ...]:
         )
     if isinstance(work.recipe.method, Qlora):
         found.append("on a processor the dense weights that are read stay mapped, and are counted")
+        if quantize.lacking():
+            found.append(f"bitsandbytes is installed, which it is not here: {quantize.lacking()}")
     return tuple(found)
 
 
