@@ -58,7 +58,7 @@ def plan(  # noqa: PLR0913, PLR0917 - each parameter is an option of the command
 ) -> None:
     """Say what a training will take before it is begun: parameters, memory, time, money, and whether it fits."""
     from tunesmith.reporting.planned import plan_lines
-    from tunesmith.training.planned import machines_named
+    from tunesmith.training.here import machines_named
     from tunesmith.training.planned import plan as make_plan
     from tunesmith.training.probe import probe as run_probe
 

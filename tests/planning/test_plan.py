@@ -185,7 +185,7 @@ def test_a_probe_says_what_three_steps_took(recipe, tmp_path, monkeypatch, capsy
 
 
 def test_an_unknown_machine_is_refused(recipe):
-    from tunesmith.training.planned import machines_named
+    from tunesmith.training.here import machines_named
 
     with pytest.raises(ConfigError, match="1x42"):
         machines_named(["1x42"], recipe())

@@ -3,15 +3,15 @@
 from pathlib import Path
 
 from tunesmith.climb.ladder import Step
-from tunesmith.errors import FitError, ModelError
+from tunesmith.errors import ModelError
 from tunesmith.method import packed
 from tunesmith.models import quantize
-from tunesmith.planning.plan import Plan
 from tunesmith.recipe import Recipe
 from tunesmith.reporting.compare import method_title
-from tunesmith.reporting.numbers import size
+from tunesmith.reporting.planned import too_large
 from tunesmith.runs.run import Run
-from tunesmith.training.planned import plan, this_machine
+from tunesmith.training.here import this_machine
+from tunesmith.training.planned import plan
 
 
 def fitted(step: Step, folder: Path) -> Step:
@@ -41,20 +41,10 @@ def fitting(recipe: Recipe, folder: Path) -> Recipe:
     smaller = _packed(recipe)
     if smaller is not None and plan(smaller, machines=[this_machine(smaller)]).fits():
         return smaller
-    raise _too_large(recipe, made)
+    raise too_large(method_title(recipe.method.name), made)
 
 
 def _packed(recipe: Recipe) -> Recipe | None:
     """Give a LoRA's recipe with its base in 4 bits; None for another method, or without the library for it."""
     method = packed(recipe.method)
     return None if method is None or quantize.lacking() else recipe.model_copy(update={"method": method})
-
-
-def _too_large(recipe: Recipe, made: Plan) -> FitError:
-    free = made.outlooks[0].available
-    fixes = " or ".join(fix.told() for fix in made.fixes)
-    needed = f"needs {size(made.peak_bytes)} of memory by its plan, {size(free)} are free"
-    return FitError(
-        f"{method_title(recipe.method.name)} {needed}",
-        fix=fixes or "use a smaller model, or a machine with more memory",
-    )

@@ -43,13 +43,14 @@ class Rung(Record):
 
 
 class Probed(Record):
-    """What three steps of the heaviest batch took, beside what was planned for them."""
+    """What three steps of the heaviest batch took, each of so many `passes`, beside what was planned for them."""
 
     peak_bytes: int
     planned_bytes: int
     step_seconds: float
     planned_seconds: float
     tokens_per_second: float
+    passes: int = 1
 
 
 class Fix(Record):

@@ -4,10 +4,8 @@ Rows are rendered and encoded as a training would, and laid out into its very ba
 sizes, narrow copies of it the memory of a pass (`trace.py`). No weights are read.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +20,18 @@ from tunesmith.errors import ModelError
 from tunesmith.method import BitFit, Full, Layers, Norms, Qlora, SparseMask
 from tunesmith.models import device, quantize
 from tunesmith.models.load import find, read_config
-from tunesmith.names import pick
 from tunesmith.planning.cost import trained_parameters
 from tunesmith.planning.fixes import fixes
 from tunesmith.planning.loads import Load, load_of, worst_rows
-from tunesmith.planning.machines import CPU_SHARE, GPU_HEAP, GPU_PROCESS, GPU_SHARE, HEAP, MACHINES, WARM, Machine
+from tunesmith.planning.machines import MACHINES, Machine
 from tunesmith.planning.memory import PACKED_BITS, PACKED_TWICE_BITS, Place, Sizes, Traced, pass_of, step_parts
 from tunesmith.planning.plan import Outlook, Plan
 from tunesmith.planning.shape import Shape, shape_of
 from tunesmith.planning.work import step_flops
 from tunesmith.recipe import Length, Recipe
-from tunesmith.runs import machine as system
 from tunesmith.training import batches
-from tunesmith.training.lanes import LANES, cut
+from tunesmith.training.here import this_machine
+from tunesmith.training.lanes import cut
 from tunesmith.training.loop import Plan as Layout
 from tunesmith.training.loop import lay_out_rows
 from tunesmith.training.prepare import Prepared, load_work, prepare_rows, training_encoder
@@ -114,12 +111,6 @@ def plan_rows(
     return made.model_copy(update={"fixes": tuple(told)})
 
 
-def machines_named(names: Sequence[str], recipe: Recipe) -> tuple[Machine, ...]:
-    """Give machines by name, "here" being this one. Raises ConfigError for a name that is not known."""
-    known = {"here": None, **MACHINES}
-    return tuple(pick(known, name, "machine") or this_machine(recipe) for name in names)
-
-
 def foresee(recipe: Recipe, prepared: Prepared) -> Plan | None:
     """Plan a training that is about to start, on this machine; None where sizes or the method cannot be told."""
     try:
@@ -128,40 +119,6 @@ def foresee(recipe: Recipe, prepared: Prepared) -> Plan | None:
         return _made(recipe, config, prepared, (this_machine(recipe),), None)
     except ModelError:
         return None
-
-
-def this_machine(recipe: Recipe | None = None) -> Machine:
-    """Describe the machine this runs on: what is free now, how fast its products are, what the program takes."""
-    chosen = device.choose_dtype(recipe.dtype if recipe else "auto").torch
-    name = device.device_name()
-    if device.current().type == "cuda":
-        free, _ = torch.cuda.mem_get_info()
-        return Machine(
-            name="here", told=name, memory=free + torch.cuda.memory_reserved(), flops=_speed(chosen), share=GPU_SHARE,
-            process=GPU_PROCESS, heap=GPU_HEAP,
-        )  # fmt: skip
-    cores = torch.get_num_threads()
-    system.reset_peak()
-    taken = system.resident_bytes() + WARM
-    return Machine(
-        name="here", told=f"this machine: {name}, {cores} cores", memory=system.available_bytes() + taken,
-        flops=_speed(chosen), share=CPU_SHARE, process=taken, kind="cpu", lanes=min(LANES, cores), heap=HEAP,
-    )  # fmt: skip
-
-
-@lru_cache(maxsize=4)
-def _speed(dtype: torch.dtype, seconds: float = 0.2) -> float:
-    """Measure floating point operations per second: products of 1 024 rows of 1 024, the best of a few."""
-    on = device.current()
-    a, b = (torch.randn(1024, 1024, device=on).to(dtype) for _ in range(2))
-    best, until = 0.0, time.perf_counter() + seconds
-    while not best or time.perf_counter() < until:
-        started = time.perf_counter()
-        for _ in range(4):
-            c = a @ b
-        c[0, 0].item()
-        best = max(best, 4 * 2 * 1024**3 / (time.perf_counter() - started))
-    return best
 
 
 def shortened(prepared: Prepared, length: Length) -> Prepared:

@@ -1,0 +1,54 @@
+"""The machine this runs on, as one that a training is planned for: what is free, how fast it is, what is taken."""
+
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+
+from tunesmith.models import device
+from tunesmith.names import pick
+from tunesmith.planning.machines import CPU_SHARE, GPU_HEAP, GPU_PROCESS, GPU_SHARE, HEAP, MACHINES, WARM, Machine
+from tunesmith.recipe import Recipe
+from tunesmith.runs import machine as system
+from tunesmith.training.lanes import LANES
+
+
+def machines_named(names: Sequence[str], recipe: Recipe) -> tuple[Machine, ...]:
+    """Give machines by name, "here" being this one. Raises ConfigError for a name that is not known."""
+    known = {"here": None, **MACHINES}
+    return tuple(pick(known, name, "machine") or this_machine(recipe) for name in names)
+
+
+def this_machine(recipe: Recipe | None = None) -> Machine:
+    """Describe the machine this runs on: what is free now, how fast its products are, what the program takes."""
+    chosen = device.choose_dtype(recipe.dtype if recipe else "auto").torch
+    name = device.device_name()
+    if device.current().type == "cuda":
+        free, _ = torch.cuda.mem_get_info()
+        return Machine(
+            name="here", told=name, memory=free + torch.cuda.memory_reserved(), flops=_speed(chosen), share=GPU_SHARE,
+            process=GPU_PROCESS, heap=GPU_HEAP,
+        )  # fmt: skip
+    cores = torch.get_num_threads()
+    system.reset_peak()
+    taken = system.resident_bytes() + WARM
+    return Machine(
+        name="here", told=f"this machine: {name}, {cores} cores", memory=system.available_bytes() + taken,
+        flops=_speed(chosen), share=CPU_SHARE, process=taken, kind="cpu", lanes=min(LANES, cores), heap=HEAP,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=4)
+def _speed(dtype: torch.dtype, seconds: float = 0.2) -> float:
+    """Measure floating point operations per second: products of 1 024 rows of 1 024, the best of a few."""
+    on = device.current()
+    a, b = (torch.randn(1024, 1024, device=on).to(dtype) for _ in range(2))
+    best, until = 0.0, time.perf_counter() + seconds
+    while not best or time.perf_counter() < until:
+        started = time.perf_counter()
+        for _ in range(4):
+            c = a @ b
+        c[0, 0].item()
+        best = max(best, 4 * 2 * 1024**3 / (time.perf_counter() - started))
+    return best
