@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Literal
 
 import torch
 
@@ -22,21 +23,31 @@ def machines_named(names: Sequence[str], recipe: Recipe) -> tuple[Machine, ...]:
 
 def this_machine(recipe: Recipe | None = None) -> Machine:
     """Describe the machine this runs on: what is free now, how fast its products are, what the program takes."""
-    chosen = device.choose_dtype(recipe.dtype if recipe else "auto").torch
+    auto = device.choose_dtype().torch
+    speed = _speed(device.choose_dtype(recipe.dtype).torch if recipe else auto)
     name = device.device_name()
     if device.current().type == "cuda":
         free, _ = torch.cuda.mem_get_info()
         return Machine(
-            name="here", told=name, memory=free + torch.cuda.memory_reserved(), flops=_speed(chosen), share=GPU_SHARE,
-            process=GPU_PROCESS, heap=GPU_HEAP,
+            name="here", told=name, memory=free + torch.cuda.memory_reserved(), flops=speed, share=GPU_SHARE,
+            process=GPU_PROCESS, heap=GPU_HEAP, dtype=_name(auto),
         )  # fmt: skip
     cores = torch.get_num_threads()
     system.reset_peak()
     taken = system.resident_bytes() + WARM
     return Machine(
         name="here", told=f"this machine: {name}, {cores} cores", memory=system.available_bytes() + taken,
-        flops=_speed(chosen), share=CPU_SHARE, process=taken, kind="cpu", lanes=min(LANES, cores), heap=HEAP,
+        flops=speed, share=CPU_SHARE, process=taken, kind="cpu", lanes=min(LANES, cores), heap=HEAP, dtype=_name(auto),
     )  # fmt: skip
+
+
+def dtype_on(machine: Machine, recipe: Recipe) -> torch.dtype:
+    """Give the dtype that a recipe is trained in on a machine: what it asks for, or what suits the machine."""
+    return device.choose_dtype(machine.dtype if recipe.dtype == "auto" else recipe.dtype).torch
+
+
+def _name(dtype: torch.dtype) -> Literal["bfloat16", "float32"]:
+    return "bfloat16" if dtype == torch.bfloat16 else "float32"
 
 
 @lru_cache(maxsize=4)

@@ -30,7 +30,7 @@ from tunesmith.planning.shape import Shape, shape_of
 from tunesmith.planning.work import step_flops
 from tunesmith.recipe import Length, Recipe
 from tunesmith.training import batches
-from tunesmith.training.here import this_machine
+from tunesmith.training.here import dtype_on, this_machine
 from tunesmith.training.lanes import cut
 from tunesmith.training.loop import Plan as Layout
 from tunesmith.training.loop import lay_out_rows
@@ -143,8 +143,10 @@ def _prepared(recipe: Recipe, task: Task | Blend | None) -> Prepared | int:
 def _made(
     recipe: Recipe, config: dict[str, Any], prepared: Prepared | int, machines: Sequence[Machine], price: float | None
 ) -> Plan:
-    work = work_of(recipe, config, prepared)
-    outlooks = tuple(_outlook(work, one, price) for one in machines)
+    dtypes = [dtype_on(one, recipe) for one in machines]
+    works = {dtype: work_of(recipe, config, prepared, dtype) for dtype in dict.fromkeys(dtypes)}
+    outlooks = tuple(_outlook(works[dtype], one, price) for dtype, one in zip(dtypes, machines, strict=True))
+    work = works[dtypes[0]]
     steps, loads = _all(work)
     shape, method = work.shape, recipe.method
     saved = shape.total if isinstance(method, Full) else work.trained
@@ -164,10 +166,13 @@ def _made(
     )
 
 
-def work_of(recipe: Recipe, config: dict[str, Any], prepared: Prepared | int) -> Work:
-    """Gather what a plan is made of. Raises ModelError where sizes or the method cannot be told."""
+def work_of(recipe: Recipe, config: dict[str, Any], prepared: Prepared | int, dtype: torch.dtype | None = None) -> Work:
+    """Gather what a plan is made of, in the dtype of this machine unless told otherwise.
+
+    Raises ModelError where sizes or the method cannot be told.
+    """
     shape = shape_of(config)
-    dtype = device.choose_dtype(recipe.dtype).torch
+    dtype = dtype or device.choose_dtype(recipe.dtype).torch
     trained = trained_parameters(recipe.method, shape)
     traced, engine = trace(config, recipe.method, recipe.train.gradient_checkpointing, dtype)
     if isinstance(prepared, int):
@@ -231,7 +236,8 @@ def _outlook(work: Work, machine: Machine, price: float | None) -> Outlook:
     sizes = sizes_of(work, machine.kind)
     _, loads = _all(work)
     flops = sum(flops_of(work, load) * times for load, times in loads)
-    seconds = flops / machine.rate
+    rate = machine.rate(device.dtype_name(work.dtype))
+    seconds = flops / rate
     gathered = max(work.shape.block(stack) for stack in work.shape.stacks) * sizes.itemsize
     place = Place(
         process=machine.process,
@@ -245,7 +251,7 @@ def _outlook(work: Work, machine: Machine, price: float | None) -> Outlook:
         told=machine.told,
         parts=step_parts(_passes(work, sizes, place.lanes, machine.kind), work.traced, sizes, place),
         available=machine.memory,
-        rate=machine.rate,
+        rate=rate,
         seconds=seconds,
         low=seconds * machine.low,
         high=seconds * machine.high,
