@@ -1,9 +1,13 @@
 """Machines: each has a number format, a speed in each, a price of its own, and a memory that is counted alike."""
 
+import json
+
 import pytest
 import torch
 
+from tests.test_cli import call
 from tunesmith import plan
+from tunesmith.errors import ConfigError
 from tunesmith.models import device
 from tunesmith.planning.machines import MACHINES, Machine
 from tunesmith.training.here import this_machine
@@ -32,3 +36,25 @@ def test_fp32_products_take_their_own_time(recipe, name, times):
 def test_one_speed_is_that_of_all_number_formats():
     machine = Machine(name="m", told="m", memory=1, flops=1e12, share=0.5, process=0)
     assert machine.rate("float32") == machine.rate("bfloat16") == 0.5e12
+
+
+def test_a_price_is_that_of_one_machine(recipe, tmp_path, monkeypatch, capsys):
+    machines = [MACHINES["cpu"], MACHINES["1x24"], MACHINES["1x80"]]
+    hours = [one.seconds / 3600 for one in plan(recipe(), machines=machines).outlooks]
+    one = plan(recipe(), machines=machines, price=2.5)
+    assert [out.price for out in one.outlooks] == [pytest.approx(2.5 * hours[0]), None, None]
+    two = plan(recipe(), machines=machines, price={"": 2.5, "1x80": 1.5})
+    assert [out.price for out in two.outlooks] == [pytest.approx(2.5 * hours[0]), None, pytest.approx(1.5 * hours[2])]
+    third = plan(recipe(), machines=machines, price={"1x80": 1.5})
+    assert third.outlooks[0].price is None and {rung.price for rung in third.rungs} == {None}
+    with pytest.raises(ConfigError, match="nothing is planned for it"):
+        plan(recipe(), machines=machines, price={"8x80": 1.5})
+
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe("limit.train=24").to_yaml())
+    words = ("plan", path, "--machine", "cpu", "--machine", "1x80", "--json", "--price")
+    _, out, _ = call(monkeypatch, capsys, *words, "2.5", "--price", "1x80=1.5")
+    assert all(one["price"] for one in json.loads(out)["outlooks"])
+    for wrong in ("dear", "-1", "1x80=", "nan", "1x24=2"):
+        code, _, errors = call(monkeypatch, capsys, *words, wrong)
+        assert code == 2 and f"--price {wrong.split('=')[0]}" in errors

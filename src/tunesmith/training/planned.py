@@ -4,9 +4,10 @@ Rows are rendered and encoded as a training would, and laid out into its very ba
 sizes, narrow copies of it the memory of a pass (`trace.py`). No weights are read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from tunesmith.data.encode import Encoded
 from tunesmith.data.ledger import admit
 from tunesmith.data.rows import first
 from tunesmith.data.task import Task
-from tunesmith.errors import ModelError
+from tunesmith.errors import ConfigError, ModelError
 from tunesmith.method import BitFit, Full, Layers, Norms, Qlora, SparseMask
 from tunesmith.models import device, quantize
 from tunesmith.models.load import find, read_config
@@ -69,19 +70,24 @@ class Work:
 
 
 def plan(
-    recipe: Recipe, task: Task | Blend | None = None, machines: Sequence[Machine] = (), price: float | None = None
+    recipe: Recipe,
+    task: Task | Blend | None = None,
+    machines: Sequence[Machine] = (),
+    price: float | Mapping[str, float] | None = None,
 ) -> Plan:
     """Plan a training on `machines`; without any on this one, and beside it on each of the table.
 
-    `price` is what an hour costs, all devices together. Fixes are told for the first machine. Raises
-    ModelError for a family whose sizes are not known, and whatever a training would refuse in its rows.
+    `price` is what an hour of the first machine costs, or of each machine by its name, all devices together.
+    Fixes are told for the first machine. Raises ModelError for a family whose sizes are not known, ConfigError for
+    the price of a machine that is not planned for, and whatever a training would refuse in its rows.
     """
+    prices = _prices([one.name for one in machines] or ["here", *MACHINES], price)
     place = find(recipe.model)
     config = read_config(place).to_dict()
     shape_of(config)  # refuses a family it does not know before rows are read
     prepared = _prepared(recipe, task)
     work_of(recipe, config, prepared)  # first: what is loaded for it is then part of what the program takes
-    made = plan_rows(recipe, config, prepared, tuple(machines) or (this_machine(recipe), *MACHINES.values()), price)
+    made = plan_rows(recipe, config, prepared, tuple(machines) or (this_machine(recipe), *MACHINES.values()), prices)
     if isinstance(prepared, int):
         return made
     return made.model_copy(update={"rungs": rungs(recipe, task or load_work(recipe), shape_of(config), made)})
@@ -92,17 +98,17 @@ def plan_rows(
     config: dict[str, Any],
     prepared: Prepared | int,
     machines: Sequence[Machine],
-    price: float | None = None,
+    prices: Mapping[str, float] = MappingProxyType({}),
 ) -> Plan:
-    """Plan for rows that have been prepared, or for this many of which nothing is known."""
+    """Plan for rows that have been prepared, or for this many of which nothing is known; `prices` are by machine."""
 
     def replan(changed: Recipe) -> Plan:
         again = prepared
         if changed.length != recipe.length and isinstance(prepared, Prepared):
             again = shortened(prepared, changed.length)
-        return _made(changed, config, again, machines[:1], price)
+        return _made(changed, config, again, machines[:1], prices)
 
-    made = _made(recipe, config, prepared, machines, price)
+    made = _made(recipe, config, prepared, machines, prices)
     if made.fits():
         return made
     found = fixes(recipe, made, replan)
@@ -116,7 +122,7 @@ def foresee(recipe: Recipe, prepared: Prepared) -> Plan | None:
     try:
         config = read_config(find(recipe.model)).to_dict()
         work_of(recipe, config, prepared)  # first: what is loaded for it is then part of what the program takes
-        return _made(recipe, config, prepared, (this_machine(recipe),), None)
+        return _made(recipe, config, prepared, (this_machine(recipe),), {})
     except ModelError:
         return None
 
@@ -140,12 +146,29 @@ def _prepared(recipe: Recipe, task: Task | Blend | None) -> Prepared | int:
     return prepare_rows(work, recipe, training_encoder(place, recipe))
 
 
+def _prices(names: Sequence[str], price: float | Mapping[str, float] | None) -> dict[str, float]:
+    """Give what an hour costs, by machine; a price alone, or one under "", is that of the first."""
+    told = dict(price) if isinstance(price, Mapping) else {} if price is None else {"": price}
+    if "" in told:
+        told[names[0]] = told.pop("")
+    for name in told:
+        if name not in names:
+            raise ConfigError(f"--price {name}: nothing is planned for it", fix=f"add --machine {name}")
+    return told
+
+
 def _made(
-    recipe: Recipe, config: dict[str, Any], prepared: Prepared | int, machines: Sequence[Machine], price: float | None
+    recipe: Recipe,
+    config: dict[str, Any],
+    prepared: Prepared | int,
+    machines: Sequence[Machine],
+    prices: Mapping[str, float],
 ) -> Plan:
     dtypes = [dtype_on(one, recipe) for one in machines]
     works = {dtype: work_of(recipe, config, prepared, dtype) for dtype in dict.fromkeys(dtypes)}
-    outlooks = tuple(_outlook(works[dtype], one, price) for dtype, one in zip(dtypes, machines, strict=True))
+    outlooks = tuple(
+        _outlook(works[dtype], one, prices.get(one.name)) for dtype, one in zip(dtypes, machines, strict=True)
+    )
     work = works[dtypes[0]]
     steps, loads = _all(work)
     shape, method = work.shape, recipe.method
