@@ -148,10 +148,10 @@ def measure(model: str, method: str, length: int, checkpointing: bool, timed: bo
         facts, planned = run.summary(), run.plan()
         assert planned is not None
         if probed is None:
-            told = {"planned": planned.peak_bytes, "measured": facts.peak_memory_bytes}
+            told = {"planned": planned.counted_bytes, "measured": facts.peak_memory_bytes}
             return {
                 **told,
-                "error": planned.peak_bytes / facts.peak_memory_bytes - 1,
+                "error": planned.counted_bytes / facts.peak_memory_bytes - 1,
                 "parts": planned.outlooks[0].parts.model_dump(),
             }
         steps = run.steps()

@@ -9,19 +9,22 @@ from tests.test_cli import call
 from tunesmith import plan
 from tunesmith.errors import ConfigError
 from tunesmith.models import device
-from tunesmith.planning.machines import MACHINES, Machine
+from tunesmith.planning.machines import MACHINES, WARM, Machine
+from tunesmith.reporting.planned import plan_lines
+from tunesmith.training import here
 from tunesmith.training.here import this_machine
+from tunesmith.training.probe import Taken, calibrated
 
 
 def test_auto_is_the_dtype_of_the_machine_that_is_planned_for(recipe, monkeypatch):
     """A processor without bf16 says nothing of a GPU."""
-    here = MACHINES["cpu"].model_copy(update={"dtype": "float32"})
+    own = MACHINES["cpu"].model_copy(update={"dtype": "float32"})
     chosen = device.choose_dtype
     plain = device.Dtype(torch.float32, "no bf16 here")
     monkeypatch.setattr(device, "choose_dtype", lambda asked="auto": plain if asked == "auto" else chosen(asked))
     assert this_machine().dtype == "float32"
     auto, narrow, wide = (
-        plan(recipe(dtype=dtype), machines=[here, MACHINES["1x80"]]) for dtype in ("auto", "bfloat16", "float32")
+        plan(recipe(dtype=dtype), machines=[own, MACHINES["1x80"]]) for dtype in ("auto", "bfloat16", "float32")
     )
     assert (auto.dtype, narrow.dtype, wide.dtype) == ("float32", "bfloat16", "float32")
     assert [auto.outlooks[0], auto.outlooks[1]] == [wide.outlooks[0], narrow.outlooks[1]]
@@ -58,3 +61,35 @@ def test_a_price_is_that_of_one_machine(recipe, tmp_path, monkeypatch, capsys):
     for wrong in ("dear", "-1", "1x80=", "nan", "1x24=2"):
         code, _, errors = call(monkeypatch, capsys, *words, wrong)
         assert code == 2 and f"--price {wrong.split('=')[0]}" in errors
+
+
+def test_what_is_compared_with_a_gpu_s_counter_is_what_that_counts(recipe):
+    """Tensors alone: neither the context, nor the pieces that the allocator keeps."""
+    bare, real = (
+        Machine(name="gpu", told="a GPU", memory=2**40, flops=1e12, share=0.5, process=process, heap=heap)
+        for process, heap in ((0, 1.0), (2**30, 1.1))
+    )
+    expected, made = (plan(recipe(), machines=[machine]) for machine in (bare, real))
+    assert made.counted_bytes == expected.peak_bytes < made.peak_bytes - 2**30
+    told = calibrated(made, Taken(2 * made.counted_bytes, 1.0, 100), 1e9)
+    assert "(planned -50%)" in " ".join(plan_lines(told))
+    processor = plan(recipe(), machines=[MACHINES["cpu"]])
+    assert processor.counted_bytes == processor.peak_bytes
+
+
+def test_what_is_taken_is_not_taken_once_more(monkeypatch):
+    """Of a GPU's free memory its context is gone already; a processor's free memory has all that is resident beside it.
+
+    The numbers of both are made up here.
+    """
+    monkeypatch.setattr(here.system, "resident_bytes", lambda: 1000)
+    monkeypatch.setattr(here.system, "available_bytes", lambda: 5000)
+    if not torch.cuda.is_available():
+        assert (this_machine().memory, this_machine().process) == (6000, 1000 + WARM)
+    monkeypatch.setattr(here, "_speed", lambda dtype: 1e12)
+    monkeypatch.setattr(device, "choose_dtype", lambda asked="auto": device.Dtype(torch.bfloat16, ""))
+    monkeypatch.setattr(device, "device_name", lambda: "a GPU")
+    monkeypatch.setattr(device, "current", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (8000, 9000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 500)
+    assert (this_machine().memory, this_machine().process) == (8500, 0)

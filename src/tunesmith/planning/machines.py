@@ -12,7 +12,7 @@ HEAP = 1.23
 # what is left of a process after three steps and was not there before, 35 to 74 MiB.
 WARM = 48 * 2**20
 GPU_HEAP = 1.1  # assumed: torch's caching allocator keeps pieces; not measured by us
-GPU_PROCESS = 3 * GIB // 4  # assumed: a CUDA context and the libraries' workspaces
+GPU_PROCESS = 3 * GIB // 4  # assumed: a CUDA context and the libraries' workspaces; of this machine it is gone already
 # The share of its products' speed that a step reaches: 0.53 of them on a processor (docs/decisions/0008). On GPUs
 # assumed 0.35, between the 0.21 of GPT-3 and the 0.46 of PaLM (arXiv:2204.02311, table 3).
 CPU_SHARE, GPU_SHARE = 0.53, 0.35

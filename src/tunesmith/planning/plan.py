@@ -13,7 +13,8 @@ class Outlook(Record):
     """A training on one machine: memory of each device by part, and seconds, which lie between `low` and `high`.
 
     `fits` compares the peak with the bytes that are `available` there. `rate` is in floating point operations per
-    second. `price` is in the user's own money.
+    second. `price` is in the user's own money. `counted` is what of the peak a GPU's own counter counts: tensors,
+    but neither the context nor what the allocator loses. None: a processor's counts all of it.
     """
 
     machine: str
@@ -25,6 +26,7 @@ class Outlook(Record):
     low: float
     high: float
     price: float | None = None
+    counted: int | None = None
 
     @property
     def fits(self) -> bool:
@@ -101,6 +103,12 @@ class Plan(Record):
     def peak_bytes(self) -> int:
         """Give the most memory it takes, on the first machine."""
         return self.outlooks[0].parts.peak
+
+    @property
+    def counted_bytes(self) -> int:
+        """Give what of that peak is counted when it is measured."""
+        first = self.outlooks[0]
+        return first.parts.peak if first.counted is None else first.counted
 
     @property
     def seconds(self) -> float:

@@ -13,9 +13,9 @@ def foreseen_lines(run: Run) -> list[str]:
     made, facts = run.plan(), run.summary()
     if made is None:
         return []
-    off = made.peak_bytes / facts.peak_memory_bytes - 1
+    off = made.counted_bytes / facts.peak_memory_bytes - 1
     return [
-        f"planned: peak memory {gibibytes(made.peak_bytes)} ({off:+.0%} of what was measured), "
+        f"planned: peak memory {gibibytes(made.counted_bytes)} ({off:+.0%} of what was measured), "
         f"{duration(made.outlooks[0].low)} to {duration(made.outlooks[0].high)}"
     ]
 

@@ -9,7 +9,7 @@ import torch
 
 from tunesmith.models import device
 from tunesmith.names import pick
-from tunesmith.planning.machines import CPU_SHARE, GPU_HEAP, GPU_PROCESS, GPU_SHARE, HEAP, MACHINES, WARM, Machine
+from tunesmith.planning.machines import CPU_SHARE, GPU_HEAP, GPU_SHARE, HEAP, MACHINES, WARM, Machine
 from tunesmith.recipe import Recipe
 from tunesmith.runs import machine as system
 from tunesmith.training.lanes import LANES
@@ -27,17 +27,18 @@ def this_machine(recipe: Recipe | None = None) -> Machine:
     speed = _speed(device.choose_dtype(recipe.dtype).torch if recipe else auto)
     name = device.device_name()
     if device.current().type == "cuda":
-        free, _ = torch.cuda.mem_get_info()
+        free, _ = torch.cuda.mem_get_info()  # what the context and the kernels of the products above take is gone
         return Machine(
             name="here", told=name, memory=free + torch.cuda.memory_reserved(), flops=speed, share=GPU_SHARE,
-            process=GPU_PROCESS, heap=GPU_HEAP, dtype=_name(auto),
+            process=0, heap=GPU_HEAP, dtype=_name(auto),
         )  # fmt: skip
     cores = torch.get_num_threads()
     system.reset_peak()
-    taken = system.resident_bytes() + WARM
+    taken = system.resident_bytes()
     return Machine(
         name="here", told=f"this machine: {name}, {cores} cores", memory=system.available_bytes() + taken,
-        flops=speed, share=CPU_SHARE, process=taken, kind="cpu", lanes=min(LANES, cores), heap=HEAP, dtype=_name(auto),
+        flops=speed, share=CPU_SHARE, process=taken + WARM, kind="cpu", lanes=min(LANES, cores), heap=HEAP,
+        dtype=_name(auto),
     )  # fmt: skip
 
 

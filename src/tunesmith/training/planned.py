@@ -269,10 +269,13 @@ def _outlook(work: Work, machine: Machine, price: float | None) -> Outlook:
         gathered=2 * gathered if machine.devices > 1 else 0,
         heap=machine.heap,
     )
+    passes = _passes(work, sizes, place.lanes, machine.kind)
+    bare = place.model_copy(update={"process": 0, "heap": 1.0})
     return Outlook(
         machine=machine.name,
         told=machine.told,
-        parts=step_parts(_passes(work, sizes, place.lanes, machine.kind), work.traced, sizes, place),
+        parts=step_parts(passes, work.traced, sizes, place),
+        counted=step_parts(passes, work.traced, sizes, bare).peak if machine.kind == "gpu" else None,
         available=machine.memory,
         rate=rate,
         seconds=seconds,

@@ -70,7 +70,7 @@ def calibrated(made: Plan, taken: Taken, flops: float) -> Plan:
     ratio = first.rate * (taken.seconds - taken.once) / (taken.passes * flops)
     probed = Probed(
         peak_bytes=taken.peak,
-        planned_bytes=first.parts.peak,
+        planned_bytes=made.counted_bytes,
         step_seconds=taken.seconds,
         planned_seconds=taken.passes * flops / first.rate,
         tokens_per_second=taken.tokens / taken.seconds,
