@@ -8,8 +8,11 @@ import torch
 from tests.test_cli import call
 from tunesmith import plan
 from tunesmith.errors import ConfigError
+from tunesmith.method import Full, Layers, Lora, Qlora
 from tunesmith.models import device
 from tunesmith.planning.machines import MACHINES, WARM, Machine
+from tunesmith.planning.shape import Linear, Shape, Stack
+from tunesmith.planning.shards import whole
 from tunesmith.reporting.planned import plan_lines
 from tunesmith.training import here
 from tunesmith.training.here import this_machine
@@ -93,3 +96,33 @@ def test_what_is_taken_is_not_taken_once_more(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (8000, 9000))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 500)
     assert (this_machine().memory, this_machine().process) == (8500, 0)
+
+
+def test_several_devices_take_a_batch_each_at_a_time(recipe):
+    """Nine batches are two rounds for eight devices, not an eighth more than one."""
+    asked = recipe("train.batch_tokens=128", "train.epochs=2")
+    one, eight = (plan(asked, machines=[MACHINES[name]]) for name in ("1x80", "8x80"))
+    batches = one.steps // 2
+    rounds = -(-batches // 8)
+    assert batches % 8
+    assert eight.seconds == pytest.approx(one.seconds / one.steps * 2 * rounds)
+    assert f"a step there is of 8 batches, one for each, which makes {2 * rounds} steps" in eight.notes[-1]
+    assert "does not train on several devices yet" in eight.notes[-1] and not one.notes
+    asked = recipe("train.batch_tokens=128", "train.epochs=2", "train.accumulate=2")
+    assert f"makes {2 * -(-rounds // 2)} steps" in plan(asked, machines=[MACHINES["8x80"]]).notes[-1]
+
+
+def test_a_processor_s_note_is_told_where_there_is_one(recipe):
+    notes = [plan(recipe("method.name=qlora"), machines=[MACHINES[name]]).notes for name in ("cpu", "1x80")]
+    assert ["on a processor" in " ".join(one) for one in notes] == [True, False]
+
+
+def test_each_device_makes_whole_what_it_computes_with():
+    """By hand: two blocks of 10 x 10 weights and two norms of 10, embedding and head of 1 000 words, one norm more."""
+    stack = Stack(blocks=2, linear=(Linear("q_proj", 10, 10),), norms=(10, 10))
+    shape = Shape(width=10, keys=10, vocabulary=1000, tables=2, shifted=False, stacks=(stack,))
+    block, root = 2 * 120, 2 * 20010
+    assert whole(shape, Full(), 2, shape.total) == (root + 2 * block, root + block)
+    assert whole(shape, Layers(), 2, 240) == (root + 2 * block, block)
+    assert whole(shape, Lora(), 2, 80) == (root + 2 * (block + 80), 80)
+    assert whole(shape, Qlora(double_quant=False), 2, 80) == (root + 2 * (int(100 * 4.5 / 8) + 1 + 40 + 80), 80)

@@ -172,6 +172,14 @@ def test_no_more_examples_are_planned_than_there_are_rows(recipe, tmp_path, rows
     assert [one.name for one in made.rungs] == ["zero-shot", *names, "tuned (lora)"]
 
 
+def test_examples_that_a_model_has_no_room_for_are_not_planned(recipe, tmp_path):
+    lines = [json.dumps({"id": i, "messages": turns("red " * 120, "blue")}) + "\n" for i in range(12)]
+    (tmp_path / "long.jsonl").write_text("".join(lines))
+    made = plan(recipe(task=str(tmp_path / "long.jsonl")), machines=[machine_with(2**40)])
+    assert [one.name for one in made.rungs] == ["zero-shot", "tuned (lora)"]
+    assert "no request has 3 examples" in made.notes[-1] and made.notes[-1].endswith("the model was made for 512")
+
+
 def turns(question, answer):
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 

@@ -4,11 +4,12 @@ Rows are rendered and encoded as a training would, and laid out into its very ba
 sizes, narrow copies of it the memory of a pass (`trace.py`). No weights are read.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -28,6 +29,7 @@ from tunesmith.planning.machines import MACHINES, Machine
 from tunesmith.planning.memory import PACKED_BITS, PACKED_TWICE_BITS, Place, Sizes, Traced, pass_of, step_parts
 from tunesmith.planning.plan import Outlook, Plan
 from tunesmith.planning.shape import Shape, shape_of
+from tunesmith.planning.shards import Whole, whole
 from tunesmith.planning.work import step_flops
 from tunesmith.recipe import Length, Recipe
 from tunesmith.training import batches
@@ -36,7 +38,7 @@ from tunesmith.training.lanes import cut
 from tunesmith.training.loop import Plan as Layout
 from tunesmith.training.loop import lay_out_rows
 from tunesmith.training.prepare import Prepared, load_work, prepare_rows, training_encoder
-from tunesmith.training.requests import rungs
+from tunesmith.training.requests import with_rungs
 from tunesmith.training.trace import Engine, rows_lengths, trace
 
 HEAVIEST = 8  # batches that are looked at for the peak, of those that hold the most as a whole
@@ -90,7 +92,7 @@ def plan(
     made = plan_rows(recipe, config, prepared, tuple(machines) or (this_machine(recipe), *MACHINES.values()), prices)
     if isinstance(prepared, int):
         return made
-    return made.model_copy(update={"rungs": rungs(recipe, task or load_work(recipe), shape_of(config), made)})
+    return with_rungs(made, recipe, task or load_work(recipe), config)
 
 
 def plan_rows(
@@ -185,7 +187,7 @@ def _made(
         longest=work.rows.longest,
         artifact_bytes=saved * work.dtype.itemsize,
         outlooks=outlooks,
-        notes=_notes(work),
+        notes=_notes(work, machines),
     )
 
 
@@ -209,7 +211,7 @@ def work_of(recipe: Recipe, config: dict[str, Any], prepared: Prepared | int, dt
     return Work(recipe, config, shape, trained, traced, engine, dtype, rows)
 
 
-def _notes(work: Work) -> tuple[str, ...]:
+def _notes(work: Work, machines: Sequence[Machine]) -> tuple[str, ...]:
     found = []
     if work.rows.layout is None:
         found.append(
@@ -217,9 +219,16 @@ def _notes(work: Work) -> tuple[str, ...]:
             f"tokens, {ASSUMED_ANSWERS:.0%} of them learned; tokens and time are then the most it can be"
         )
     if isinstance(work.recipe.method, Qlora):
-        found.append("on a processor the dense weights that are read stay mapped, and are counted")
+        if any(one.kind == "cpu" for one in machines):
+            found.append("on a processor the dense weights that are read stay mapped, and are counted")
         if quantize.lacking():
             found.append(f"bitsandbytes is installed, which it is not here: {quantize.lacking()}")
+    found += [
+        f"{one.name} is planned for by arithmetic alone, as tunesmith does not train on several devices yet: a step "
+        f"there is of {one.devices} batches, one for each, which makes {together(work, one.devices).steps:,} steps"
+        for one in machines
+        if one.devices > 1
+    ]
     return tuple(found)
 
 
@@ -232,6 +241,22 @@ def _all(work: Work) -> tuple[int, list[tuple[Load, float]]]:
     load, rows = _assumed(work)
     times = work.rows.epochs * work.rows.count / rows
     return max(1, round(times / work.recipe.train.accumulate)), [(load, times)]
+
+
+class Together(NamedTuple):
+    """Several devices at once: how many times its share of the arithmetic each takes, and the steps then."""
+
+    idle: float
+    steps: int
+
+
+def together(work: Work, devices: int) -> Together:
+    """Give what becomes of a training whose devices take a batch each at a time: the last ones leave some idle."""
+    layout = work.rows.layout
+    each = [sum(map(len, epoch)) for epoch in layout.epochs] if layout else [work.rows.count / _assumed(work)[1]]
+    rounds = [math.ceil(batches / devices) for batches in each]
+    steps = sum(math.ceil(one / work.recipe.train.accumulate) for one in rounds)
+    return Together(sum(rounds) * devices / sum(each), round(steps * work.rows.epochs / len(each)))
 
 
 def _assumed(work: Work) -> tuple[Load, int]:
@@ -260,13 +285,15 @@ def _outlook(work: Work, machine: Machine, price: float | None) -> Outlook:
     _, loads = _all(work)
     flops = sum(flops_of(work, load) * times for load, times in loads)
     rate = machine.rate(device.dtype_name(work.dtype))
-    seconds = flops / rate
-    gathered = max(work.shape.block(stack) for stack in work.shape.stacks) * sizes.itemsize
+    many = machine.devices > 1
+    seconds = flops / rate * (together(work, machine.devices).idle if many else 1.0)
+    shared = whole(work.shape, work.recipe.method, sizes.itemsize, work.trained) if many else Whole(0, 0)
     place = Place(
         process=machine.process,
         lanes=machine.lanes if work.engine.parts else 1,
         shards=machine.devices,
-        gathered=2 * gathered if machine.devices > 1 else 0,
+        gathered=shared.weights,
+        unsummed=shared.gradients,
         heap=machine.heap,
     )
     passes = _passes(work, sizes, place.lanes, machine.kind)
