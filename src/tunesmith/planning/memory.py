@@ -7,7 +7,8 @@ from tunesmith.config import Record
 from tunesmith.planning.loads import Load
 
 MASTER, SUM, MOMENTS = 4, 4, 8  # bytes per trained weight, all fp32: `training/optimizer.py`
-# bits of a weight in nf4 with a magnitude for 64: 4 + 32/64, or 4.127 with the magnitudes packed (arXiv:2305.14314, 3)
+# bits of a weight in nf4 with a magnitude for 64: 4 + 32/64; or, with the magnitudes packed by 256, 4 + 8/64 +
+# 32/(64*256), derived from section 3 of arXiv:2305.14314, which gives 0.127 beside the 4
 PACKED_BITS, PACKED_TWICE_BITS = 4.5, 4.127
 
 
