@@ -16,7 +16,7 @@ __version__ = version("tunesmith")
 _HOMES = {
     "preview": "tunesmith.training.preview",
     "plan": "tunesmith.training.planned",
-    "this_machine": "tunesmith.training.planned",
+    "this_machine": "tunesmith.training.here",
     "MACHINES": "tunesmith.planning.machines",
     "probe": "tunesmith.training.probe",
     "train": "tunesmith.evaluation.measured",

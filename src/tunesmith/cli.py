@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, get_args
 import typer
 
 from tunesmith.errors import ConfigError, DiskError, TunesmithError
-from tunesmith.options import metric_and_value, numbers
+from tunesmith.options import Prices, metric_and_value, numbers, prices
 
 if TYPE_CHECKING:
     from tunesmith.recipe import Recipe
@@ -49,7 +49,7 @@ def plan(  # noqa: PLR0913, PLR0917 - each parameter is an option of the command
     what: Annotated[str, typer.Argument(metavar="TASK|RECIPE", help="A recipe or task file, or an embedded task.")],
     settings: Settings = None,
     probe: Annotated[bool, typer.Option("--probe", help="Take three steps of the heaviest batch, for real.")] = False,
-    price: Annotated[float | None, typer.Option("--price", min=0.0, help="What an hour costs, in any money.")] = None,
+    price: Prices = None,
     machine: Annotated[
         list[str] | None, typer.Option("--machine", help="here, cpu, 1x24, 1x80 or 8x80; may be repeated.")
     ] = None,
@@ -58,14 +58,14 @@ def plan(  # noqa: PLR0913, PLR0917 - each parameter is an option of the command
 ) -> None:
     """Say what a training will take before it is begun: parameters, memory, time, money, and whether it fits."""
     from tunesmith.reporting.planned import plan_lines
-    from tunesmith.training.planned import machines_named
+    from tunesmith.training.here import machines_named
     from tunesmith.training.planned import plan as make_plan
     from tunesmith.training.probe import probe as run_probe
 
     recipe = _recipe(what, settings)
     if probe and machine and machine[0] != "here":
         raise ConfigError("--probe measures this machine", fix="leave --machine out, or begin with --machine here")
-    made = make_plan(recipe, machines=machines_named(machine or (), recipe), price=price)
+    made = make_plan(recipe, machines=machines_named(machine or (), recipe), price=prices("--price", price or ()))
     made = run_probe(recipe, made) if probe else made
     for line in [made.model_dump_json(indent=1)] if as_json else plan_lines(made, requests):
         typer.echo(line)

@@ -160,6 +160,13 @@ class Qlora(Lora):
     double_quant: bool = True
 
 
+def packed(method: Any) -> Qlora | None:
+    """Give a LoRA with its base in 4 bits and all else as it is; None for a method that QLoRA cannot stand for."""
+    if type(method) is not Lora or method.dora or method.init != "default":
+        return None
+    return Qlora(**{**method.model_dump(), "name": "qlora"})
+
+
 class Further(Way):
     """One of the further methods that `peft` has, under its name there; `options` are the fields of its config.
 

@@ -1,9 +1,21 @@
 """Options of the command line that hold more than one value, read from their text."""
 
-from collections.abc import Callable
-from typing import Any
+import math
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
 
 from tunesmith.errors import ConfigError
+
+Prices = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--price",
+        metavar="[MACHINE=]PRICE",
+        help="What an hour costs, in any money: of the first machine, 2.5, or of another, 1x80=2.5; may be repeated.",
+    ),
+]
 
 
 def metric_and_value(option: str, text: str | None) -> tuple[str, float] | None:
@@ -26,3 +38,19 @@ def numbers(option: str, text: str | None, kind: Callable[[str], Any] = float) -
     except ValueError:
         example = "2,4,8" if kind is int else "0.5,0.5"
         raise ConfigError(f"{option} {text}: is no list of numbers", fix=f"write e.g. {option} {example}") from None
+
+
+def prices(option: str, texts: Sequence[str]) -> dict[str, float]:
+    """Read prices, by machine: "" is the first, of which the price stands alone. Raises ConfigError."""
+    found = {}
+    for text in texts:
+        name, _, value = text.rpartition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            found[name] = math.nan
+        if not 0 <= found[name] < math.inf:
+            raise ConfigError(
+                f"{option} {text}: is no price of an hour", fix=f"write e.g. {option} 2.5, or {option} 1x80=2.5"
+            )
+    return found

@@ -6,7 +6,7 @@ import pytest
 from transformers import LlamaConfig, T5Config
 
 from tests.test_cli import call
-from tunesmith import make_recipe, plan
+from tunesmith import plan
 from tunesmith.errors import ConfigError, ModelError
 from tunesmith.method import Full, Lora
 from tunesmith.planning.fixes import fixes
@@ -21,15 +21,6 @@ TRACED = Traced(
     backward=(8.0, 0, 16.0, 0, 0, 0, 0), block=256, piece=512, room=1 << 22,
 )  # fmt: skip
 SIZES = Sizes(width=64, depths=(4,), vocabulary=1000, itemsize=2, weights=10**6, trained=10**5, new=10**5)
-
-
-@pytest.fixture
-def recipe(tiny, colours_file):
-    def made(*settings, kind="chat", **values):
-        given = {"model": str(tiny(kind)), "task": str(colours_file), "dtype": "float32", **values}
-        return make_recipe({**given, "forgetting": {"tasks": [], "text": False}}, settings)
-
-    return made
 
 
 @pytest.mark.parametrize(
@@ -181,6 +172,14 @@ def test_no_more_examples_are_planned_than_there_are_rows(recipe, tmp_path, rows
     assert [one.name for one in made.rungs] == ["zero-shot", *names, "tuned (lora)"]
 
 
+def test_examples_that_a_model_has_no_room_for_are_not_planned(recipe, tmp_path):
+    lines = [json.dumps({"id": i, "messages": turns("red " * 120, "blue")}) + "\n" for i in range(12)]
+    (tmp_path / "long.jsonl").write_text("".join(lines))
+    made = plan(recipe(task=str(tmp_path / "long.jsonl")), machines=[machine_with(2**40)])
+    assert [one.name for one in made.rungs] == ["zero-shot", "tuned (lora)"]
+    assert "no request has 3 examples" in made.notes[-1] and made.notes[-1].endswith("the model was made for 512")
+
+
 def turns(question, answer):
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
@@ -194,7 +193,7 @@ def test_a_probe_says_what_three_steps_took(recipe, tmp_path, monkeypatch, capsy
 
 
 def test_an_unknown_machine_is_refused(recipe):
-    from tunesmith.training.planned import machines_named
+    from tunesmith.training.here import machines_named
 
     with pytest.raises(ConfigError, match="1x42"):
         machines_named(["1x42"], recipe())

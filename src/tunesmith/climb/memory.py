@@ -1,18 +1,19 @@
 """Memory: whether a rung can be trained on this machine, by its plan; QLoRA stands for a LoRA that does not fit."""
 
-import importlib.util
 from pathlib import Path
 
 from tunesmith.climb.ladder import Step
-from tunesmith.errors import FitError, ModelError, SizesError
-from tunesmith.method import Lora, Qlora
+from tunesmith.errors import ModelError, SizesError
+from tunesmith.method import packed
+from tunesmith.models import quantize
 from tunesmith.models.load import find, read_config
 from tunesmith.planning.plan import Plan
 from tunesmith.recipe import Recipe
 from tunesmith.reporting.compare import method_title
-from tunesmith.reporting.numbers import size
+from tunesmith.reporting.planned import too_large
 from tunesmith.runs.run import Run
-from tunesmith.training.planned import plan, this_machine
+from tunesmith.training.here import this_machine
+from tunesmith.training.planned import plan
 from tunesmith.training.train import check_context
 
 
@@ -60,30 +61,13 @@ def fitting(recipe: Recipe, folder: Path, made: Plan | None) -> Recipe:
         return recipe.model_copy(update={"method": Recipe.parse(asked, where=str(folder)).method})
     if made is None or made.fits(this_machine(recipe).memory):
         return recipe
-    packed = _packed(recipe)
-    if packed is not None and plan(packed, machines=[this_machine(packed)]).fits():
-        return packed
-    raise _too_large(recipe, made)
+    smaller = _packed(recipe)
+    if smaller is not None and plan(smaller, machines=[this_machine(smaller)]).fits():
+        return smaller
+    raise too_large(method_title(recipe.method.name), made)
 
 
 def _packed(recipe: Recipe) -> Recipe | None:
     """Give a LoRA's recipe with its base in 4 bits; None for another method, or without the library for it."""
-    lora = recipe.method
-    if (
-        type(lora) is not Lora
-        or lora.dora
-        or lora.init != "default"
-        or importlib.util.find_spec("bitsandbytes") is None
-    ):
-        return None
-    return recipe.model_copy(update={"method": Qlora(**{**lora.model_dump(), "name": "qlora"})})
-
-
-def _too_large(recipe: Recipe, made: Plan) -> FitError:
-    free = made.outlooks[0].available
-    fixes = " or ".join(fix.line() for fix in made.fixes)
-    needed = f"needs {size(made.peak_bytes)} of memory by its plan, {size(free)} are free"
-    return FitError(
-        f"{method_title(recipe.method.name)} {needed}",
-        fix=fixes or "use a smaller model, or a machine with more memory",
-    )
+    method = packed(recipe.method)
+    return None if method is None or quantize.lacking() else recipe.model_copy(update={"method": method})

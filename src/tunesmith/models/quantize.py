@@ -47,6 +47,11 @@ BLOCK = 64  # weights that share a magnitude
 STORAGE = torch.int8
 
 
+def lacking() -> str:
+    """Give the command that installs what packs weights; nothing where it is installed."""
+    return "" if BITSANDBYTES is not None else "pip install 'tunesmith[quant]'"
+
+
 class Packing(NamedTuple):
     """How weights are packed: to the values of `nf4` or `fp4`; `double` packs the blocks' magnitudes too, in 8 bits."""
 

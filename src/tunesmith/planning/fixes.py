@@ -1,10 +1,13 @@
 """Fixes: changes of a recipe that make a training fit; each is planned again before it is told."""
 
 import itertools
+import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from tunesmith.config import override
 from tunesmith.errors import TunesmithError
+from tunesmith.method import Lora, Qlora, packed
 from tunesmith.planning.plan import Fix, Plan
 from tunesmith.recipe import Recipe
 
@@ -39,16 +42,36 @@ def _settings(recipe: Recipe, longest: int) -> Iterator[tuple[str, ...]]:
     again = () if recipe.train.gradient_checkpointing else ("train.gradient_checkpointing=true",)
     lighter: list[tuple[str, ...]] = [(), *_smaller(recipe, longest)]
     ways = [(), *([again] if again else [])]
-    name: str = recipe.method.name
-    methods = {"full": ("lora", "qlora"), "lora": ("qlora",)}.get(name, () if name == "qlora" else ("lora", "qlora"))
-    for method in ((), *((f"method.name={one}",) for one in methods)):
+    for method in ((), *_methods(recipe)):
         for smaller, way in itertools.product(lighter, ways):
             if method or smaller or way:
                 yield (*method, *way, *smaller)
+    # Rows that are left out for their length may have answers that no shorter row has room for: they stay out.
+    overflow = () if recipe.length.overflow == "drop" else ("length.overflow=trim_prompt",)
     half = longest
     while (half := half // 2) >= SMALLEST:
-        shorter = (f"length.max_tokens={half}", "length.overflow=trim_prompt", "length.budget=1.0")
-        yield (*again, *_batch(recipe, half), *shorter)
+        yield (*again, *_batch(recipe, half), f"length.max_tokens={half}", *overflow, "length.budget=1.0")
+
+
+def _methods(recipe: Recipe) -> Iterator[tuple[str, ...]]:
+    """Give lighter methods; a LoRA in 4 bits keeps what was asked of it.
+
+    A learning rate that was told suits the method that it was told for, and ruins another.
+    """
+    if isinstance(recipe.method, Lora):
+        lighter: list[Lora | None] = [packed(recipe.method)]
+    else:
+        lighter = [Lora(), Qlora()]
+    rate = () if recipe.train.learning_rate == "auto" else ("train.learning_rate=auto",)
+    for method in lighter:
+        if method is not None:
+            kept = method.model_dump(mode="json", exclude_defaults=True)
+            fields = (f"method.{key}={_text(value)}" for key, value in kept.items())
+            yield (f"method.name={method.name}", *fields, *rate)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def _smaller(recipe: Recipe, longest: int) -> Iterator[tuple[str, ...]]:

@@ -7,7 +7,8 @@ from tunesmith.config import Record
 from tunesmith.planning.loads import Load
 
 MASTER, SUM, MOMENTS = 4, 4, 8  # bytes per trained weight, all fp32: `training/optimizer.py`
-# bits of a weight in nf4 with a magnitude for 64: 4 + 32/64, or 4.127 with the magnitudes packed (arXiv:2305.14314, 3)
+# bits of a weight in nf4 with a magnitude for 64: 4 + 32/64; or, with the magnitudes packed by 256, 4 + 8/64 +
+# 32/(64*256), derived from section 3 of arXiv:2305.14314, which gives 0.127 beside the 4
 PACKED_BITS, PACKED_TWICE_BITS = 4.5, 4.127
 
 
@@ -142,14 +143,16 @@ class Place(Record):
     """How a machine holds a training.
 
     `process` bytes are taken before there is a model. `lanes` passes go side by side. `shards` devices
-    share weights, gradients and the optimizer's state (FSDP, Zhao et al. 2023, arXiv:2304.11277), `gathered` bytes
-    of which each makes whole at a time. `heap` is how much of what is held for a step the allocator takes for it.
+    share weights, gradients and the optimizer's state (FSDP, Zhao et al. 2023, arXiv:2304.11277), of which each
+    makes `gathered` bytes of weights and `unsummed` of gradients whole at a time. `heap` is how much of what is held
+    for a step the allocator takes for it.
     """
 
     process: int
     lanes: int = 1
     shards: int = 1
     gathered: int = 0
+    unsummed: int = 0
     heap: float = 1.0
 
 
@@ -169,7 +172,7 @@ def step_parts(steps: Sequence[Sequence[Load]], traced: Traced, sizes: Sizes, pl
     return Parts(
         process=place.process,
         weights=-(-sizes.weights // shards) + place.gathered,
-        gradients=int(gradients / shards) + sizes.trained * SUM // shards,
+        gradients=int(gradients / shards) + sizes.trained * SUM // shards + place.unsummed,
         optimizer=(masters + sizes.trained * MOMENTS) // shards,
         activations=int(activations),
         head=int(head),

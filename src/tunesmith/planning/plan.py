@@ -1,5 +1,7 @@
 """Plan: what a training will take on some machines, whether it fits, and what using it will cost."""
 
+import shlex
+
 from pydantic import Field
 
 from tunesmith.config import Record
@@ -11,7 +13,8 @@ class Outlook(Record):
     """A training on one machine: memory of each device by part, and seconds, which lie between `low` and `high`.
 
     `fits` compares the peak with the bytes that are `available` there. `rate` is in floating point operations per
-    second. `price` is in the user's own money.
+    second. `price` is in the user's own money. `counted` is what of the peak a GPU's own counter counts: tensors,
+    but neither the context nor what the allocator loses. None: a processor's counts all of it.
     """
 
     machine: str
@@ -23,6 +26,7 @@ class Outlook(Record):
     low: float
     high: float
     price: float | None = None
+    counted: int | None = None
 
     @property
     def fits(self) -> bool:
@@ -41,25 +45,34 @@ class Rung(Record):
 
 
 class Probed(Record):
-    """What three steps of the heaviest batch took, beside what was planned for them."""
+    """What three steps of the heaviest batch took, each of so many `passes`, beside what was planned for them."""
 
     peak_bytes: int
     planned_bytes: int
     step_seconds: float
     planned_seconds: float
     tokens_per_second: float
+    passes: int = 1
 
 
 class Fix(Record):
-    """Settings under which the training fits, the peak then, and how many times as long it takes."""
+    """Settings under which the training fits, the peak then, and how many times as long it takes.
+
+    `needs` is the command without which they are refused here; empty if there is none.
+    """
 
     settings: tuple[str, ...]
     peak_bytes: int
     slower: float
+    needs: str = ""
 
     def line(self) -> str:
         """Give the settings as they are typed."""
-        return " ".join(f"-s {one}" for one in self.settings)
+        return " ".join(f"-s {shlex.quote(one)}" for one in self.settings)
+
+    def told(self) -> str:
+        """Give the settings, after the command that they need."""
+        return f"{self.needs}, then {self.line()}" if self.needs else self.line()
 
 
 class Plan(Record):
@@ -90,6 +103,12 @@ class Plan(Record):
     def peak_bytes(self) -> int:
         """Give the most memory it takes, on the first machine."""
         return self.outlooks[0].parts.peak
+
+    @property
+    def counted_bytes(self) -> int:
+        """Give what of that peak is counted when it is measured."""
+        first = self.outlooks[0]
+        return first.parts.peak if first.counted is None else first.counted
 
     @property
     def seconds(self) -> float:

@@ -1,6 +1,8 @@
 """What the command line says of a plan, and of a run beside its plan."""
 
+from tunesmith.errors import FitError
 from tunesmith.planning.plan import Outlook, Plan
+from tunesmith.reporting.numbers import size
 from tunesmith.runs.run import Run
 
 PARTS = ("process", "weights", "gradients", "optimizer", "activations", "head", "workspace")
@@ -11,9 +13,9 @@ def foreseen_lines(run: Run) -> list[str]:
     made, facts = run.plan(), run.summary()
     if made is None:
         return []
-    off = made.peak_bytes / facts.peak_memory_bytes - 1
+    off = made.counted_bytes / facts.peak_memory_bytes - 1
     return [
-        f"planned: peak memory {gibibytes(made.peak_bytes)} ({off:+.0%} of what was measured), "
+        f"planned: peak memory {gibibytes(made.counted_bytes)} ({off:+.0%} of what was measured), "
         f"{duration(made.outlooks[0].low)} to {duration(made.outlooks[0].high)}"
     ]
 
@@ -34,6 +36,15 @@ def plan_lines(made: Plan, requests: int | None = None) -> list[str]:
         *_requests(made, requests),
         *(f"assumed: {one}" for one in made.notes),
     ]
+
+
+def too_large(name: str, made: Plan) -> FitError:
+    """Give the error that a training does not fit by its plan, with the settings that would."""
+    free = made.outlooks[0].available
+    return FitError(
+        f"{name} needs {size(made.peak_bytes)} of memory by its plan, {size(free)} are free",
+        fix=" or ".join(fix.told() for fix in made.fixes) or "use a smaller model, or a machine with more memory",
+    )
 
 
 def _table(outlooks: tuple[Outlook, ...]) -> list[str]:
@@ -62,11 +73,11 @@ def _verdict(made: Plan) -> list[str]:
     told = [f"does NOT fit {first.told}: {peak}, and {free} are available"]
     if not made.fixes:
         return [*told, "no change of this recipe that was tried makes it fit: take a smaller model or a larger machine"]
-    wide = max(len(one.line()) for one in made.fixes)
+    wide = max(len(one.told()) for one in made.fixes)
     return [
         *told,
         "to fit, add:",
-        *(f"  {one.line():<{wide}}  {gibibytes(one.peak_bytes)}, {one.slower:.1f} x the time" for one in made.fixes),
+        *(f"  {one.told():<{wide}}  {gibibytes(one.peak_bytes)}, {one.slower:.1f} x the time" for one in made.fixes),
     ]
 
 
@@ -75,8 +86,9 @@ def _probed(made: Plan) -> list[str]:
     if told is None:
         return []
     memory, seconds = told.planned_bytes / told.peak_bytes - 1, told.planned_seconds / told.step_seconds - 1
+    passes = f", taken {told.passes} times in each" if told.passes > 1 else ""
     return [
-        f"probe, 3 steps of the heaviest batch: peak {gibibytes(told.peak_bytes)} (planned {memory:+.0%}), "
+        f"probe, 3 steps of the heaviest batch{passes}: peak {gibibytes(told.peak_bytes)} (planned {memory:+.0%}), "
         f"{told.step_seconds:.2f} s a step (planned {seconds:+.0%}), {told.tokens_per_second:.0f} tokens/s; "
         "the time above is at this speed"
     ]

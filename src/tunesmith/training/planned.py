@@ -4,40 +4,41 @@ Rows are rendered and encoded as a training would, and laid out into its very ba
 sizes, narrow copies of it the memory of a pass (`trace.py`). No weights are read.
 """
 
-import time
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 
 from tunesmith.data.blend import Blend
 from tunesmith.data.encode import Encoded
+from tunesmith.data.ledger import admit
 from tunesmith.data.rows import first
 from tunesmith.data.task import Task
-from tunesmith.errors import ModelError
+from tunesmith.errors import ConfigError, ModelError
 from tunesmith.method import BitFit, Full, Layers, Norms, Qlora, SparseMask
-from tunesmith.models import device
+from tunesmith.models import device, quantize
 from tunesmith.models.load import find, read_config
-from tunesmith.names import pick
 from tunesmith.planning.cost import trained_parameters
 from tunesmith.planning.fixes import fixes
 from tunesmith.planning.loads import Load, load_of, worst_rows
-from tunesmith.planning.machines import CPU_SHARE, GPU_HEAP, GPU_PROCESS, GPU_SHARE, HEAP, MACHINES, WARM, Machine
+from tunesmith.planning.machines import MACHINES, Machine
 from tunesmith.planning.memory import PACKED_BITS, PACKED_TWICE_BITS, Place, Sizes, Traced, pass_of, step_parts
 from tunesmith.planning.plan import Outlook, Plan
 from tunesmith.planning.shape import Shape, shape_of
+from tunesmith.planning.shards import Whole, whole
 from tunesmith.planning.work import step_flops
-from tunesmith.recipe import Recipe
-from tunesmith.runs import machine as system
+from tunesmith.recipe import Length, Recipe
 from tunesmith.training import batches
-from tunesmith.training.lanes import LANES, cut
+from tunesmith.training.here import dtype_on, this_machine
+from tunesmith.training.lanes import cut
 from tunesmith.training.loop import Plan as Layout
 from tunesmith.training.loop import lay_out_rows
 from tunesmith.training.prepare import Prepared, load_work, prepare_rows, training_encoder
-from tunesmith.training.requests import rungs
+from tunesmith.training.requests import with_rungs
 from tunesmith.training.trace import Engine, rows_lengths, trace
 
 HEAVIEST = 8  # batches that are looked at for the peak, of those that hold the most as a whole
@@ -71,22 +72,27 @@ class Work:
 
 
 def plan(
-    recipe: Recipe, task: Task | Blend | None = None, machines: Sequence[Machine] = (), price: float | None = None
+    recipe: Recipe,
+    task: Task | Blend | None = None,
+    machines: Sequence[Machine] = (),
+    price: float | Mapping[str, float] | None = None,
 ) -> Plan:
     """Plan a training on `machines`; without any on this one, and beside it on each of the table.
 
-    `price` is what an hour costs, all devices together. Fixes are told for the first machine. Raises
-    ModelError for a family whose sizes are not known, and whatever a training would refuse in its rows.
+    `price` is what an hour of the first machine costs, or of each machine by its name, all devices together.
+    Fixes are told for the first machine. Raises ModelError for a family whose sizes are not known, ConfigError for
+    the price of a machine that is not planned for, and whatever a training would refuse in its rows.
     """
+    prices = _prices([one.name for one in machines] or ["here", *MACHINES], price)
     place = find(recipe.model)
     config = read_config(place).to_dict()
     shape_of(config)  # refuses a family it does not know before rows are read
     prepared = _prepared(recipe, task)
     work_of(recipe, config, prepared)  # first: what is loaded for it is then part of what the program takes
-    made = plan_rows(recipe, config, prepared, tuple(machines) or (this_machine(recipe), *MACHINES.values()), price)
+    made = plan_rows(recipe, config, prepared, tuple(machines) or (this_machine(recipe), *MACHINES.values()), prices)
     if isinstance(prepared, int):
         return made
-    return made.model_copy(update={"rungs": rungs(recipe, task or load_work(recipe), shape_of(config), made)})
+    return with_rungs(made, recipe, task or load_work(recipe), config)
 
 
 def plan_rows(
@@ -94,24 +100,23 @@ def plan_rows(
     config: dict[str, Any],
     prepared: Prepared | int,
     machines: Sequence[Machine],
-    price: float | None = None,
+    prices: Mapping[str, float] = MappingProxyType({}),
 ) -> Plan:
-    """Plan for rows that have been prepared, or for this many of which nothing is known."""
+    """Plan for rows that have been prepared, or for this many of which nothing is known; `prices` are by machine."""
 
     def replan(changed: Recipe) -> Plan:
         again = prepared
         if changed.length != recipe.length and isinstance(prepared, Prepared):
-            again = shortened(prepared, changed.length.max_tokens)
-        return _made(changed, config, again, machines[:1], price)
+            again = shortened(prepared, changed.length)
+        return _made(changed, config, again, machines[:1], prices)
 
-    made = _made(recipe, config, prepared, machines, price)
-    return made if made.fits() else made.model_copy(update={"fixes": fixes(recipe, made, replan)})
-
-
-def machines_named(names: Sequence[str], recipe: Recipe) -> tuple[Machine, ...]:
-    """Give machines by name, "here" being this one. Raises ConfigError for a name that is not known."""
-    known = {"here": None, **MACHINES}
-    return tuple(pick(known, name, "machine") or this_machine(recipe) for name in names)
+    made = _made(recipe, config, prepared, machines, prices)
+    if made.fits():
+        return made
+    found = fixes(recipe, made, replan)
+    needs = {"needs": quantize.lacking()}
+    told = (one.model_copy(update=needs) if "method.name=qlora" in one.settings else one for one in found)
+    return made.model_copy(update={"fixes": tuple(told)})
 
 
 def foresee(recipe: Recipe, prepared: Prepared) -> Plan | None:
@@ -119,52 +124,16 @@ def foresee(recipe: Recipe, prepared: Prepared) -> Plan | None:
     try:
         config = read_config(find(recipe.model)).to_dict()
         work_of(recipe, config, prepared)  # first: what is loaded for it is then part of what the program takes
-        return _made(recipe, config, prepared, (this_machine(recipe),), None)
+        return _made(recipe, config, prepared, (this_machine(recipe),), {})
     except ModelError:
         return None
 
 
-def this_machine(recipe: Recipe | None = None) -> Machine:
-    """Describe the machine this runs on: what is free now, how fast its products are, what the program takes."""
-    chosen = device.choose_dtype(recipe.dtype if recipe else "auto").torch
-    name = device.device_name()
-    if device.current().type == "cuda":
-        free, _ = torch.cuda.mem_get_info()
-        return Machine(
-            name="here", told=name, memory=free + torch.cuda.memory_reserved(), flops=_speed(chosen), share=GPU_SHARE,
-            process=GPU_PROCESS, heap=GPU_HEAP,
-        )  # fmt: skip
-    cores = torch.get_num_threads()
-    system.reset_peak()
-    taken = system.resident_bytes() + WARM
-    return Machine(
-        name="here", told=f"this machine: {name}, {cores} cores", memory=system.available_bytes() + taken,
-        flops=_speed(chosen), share=CPU_SHARE, process=taken, kind="cpu", lanes=min(LANES, cores), heap=HEAP,
-    )  # fmt: skip
-
-
-@lru_cache(maxsize=4)
-def _speed(dtype: torch.dtype, seconds: float = 0.2) -> float:
-    """Measure floating point operations per second: products of 1 024 rows of 1 024, the best of a few."""
-    on = device.current()
-    a, b = (torch.randn(1024, 1024, device=on).to(dtype) for _ in range(2))
-    best, until = 0.0, time.perf_counter() + seconds
-    while not best or time.perf_counter() < until:
-        started = time.perf_counter()
-        for _ in range(4):
-            c = a @ b
-        c[0, 0].item()
-        best = max(best, 4 * 2 * 1024**3 / (time.perf_counter() - started))
-    return best
-
-
-def shortened(prepared: Prepared, most: int) -> Prepared:
-    """Give rows none of which is longer than `most` tokens: their prompts lose what is too much."""
-
-    def short(row: Encoded) -> Encoded:
-        return replace(row, prompt=row.prompt[max(0, row.size - most) :] or row.prompt[-1:])
-
-    return replace(prepared, epochs=tuple(tuple(map(short, epoch)) for epoch in prepared.epochs))
+def shortened(prepared: Prepared, length: Length) -> Prepared:
+    """Give the rows as a training with this policy of their length would take them. Raises what it would."""
+    once = {id(epoch): epoch for epoch in prepared.epochs}  # those of a single task are the same rows again
+    short = {key: tuple(admit(epoch, length)[0]) for key, epoch in once.items()}
+    return replace(prepared, epochs=tuple(short[id(epoch)] for epoch in prepared.epochs))
 
 
 def _prepared(recipe: Recipe, task: Task | Blend | None) -> Prepared | int:
@@ -179,11 +148,30 @@ def _prepared(recipe: Recipe, task: Task | Blend | None) -> Prepared | int:
     return prepare_rows(work, recipe, training_encoder(place, recipe))
 
 
+def _prices(names: Sequence[str], price: float | Mapping[str, float] | None) -> dict[str, float]:
+    """Give what an hour costs, by machine; a price alone, or one under "", is that of the first."""
+    told = dict(price) if isinstance(price, Mapping) else {} if price is None else {"": price}
+    if "" in told:
+        told[names[0]] = told.pop("")
+    for name in told:
+        if name not in names:
+            raise ConfigError(f"--price {name}: nothing is planned for it", fix=f"add --machine {name}")
+    return told
+
+
 def _made(
-    recipe: Recipe, config: dict[str, Any], prepared: Prepared | int, machines: Sequence[Machine], price: float | None
+    recipe: Recipe,
+    config: dict[str, Any],
+    prepared: Prepared | int,
+    machines: Sequence[Machine],
+    prices: Mapping[str, float],
 ) -> Plan:
-    work = work_of(recipe, config, prepared)
-    outlooks = tuple(_outlook(work, one, price) for one in machines)
+    dtypes = [dtype_on(one, recipe) for one in machines]
+    works = {dtype: work_of(recipe, config, prepared, dtype) for dtype in dict.fromkeys(dtypes)}
+    outlooks = tuple(
+        _outlook(works[dtype], one, prices.get(one.name)) for dtype, one in zip(dtypes, machines, strict=True)
+    )
+    work = works[dtypes[0]]
     steps, loads = _all(work)
     shape, method = work.shape, recipe.method
     saved = shape.total if isinstance(method, Full) else work.trained
@@ -199,14 +187,17 @@ def _made(
         longest=work.rows.longest,
         artifact_bytes=saved * work.dtype.itemsize,
         outlooks=outlooks,
-        notes=_notes(work),
+        notes=_notes(work, machines),
     )
 
 
-def work_of(recipe: Recipe, config: dict[str, Any], prepared: Prepared | int) -> Work:
-    """Gather what a plan is made of. Raises ModelError where sizes or the method cannot be told."""
+def work_of(recipe: Recipe, config: dict[str, Any], prepared: Prepared | int, dtype: torch.dtype | None = None) -> Work:
+    """Gather what a plan is made of, in the dtype of this machine unless told otherwise.
+
+    Raises ModelError where sizes or the method cannot be told.
+    """
     shape = shape_of(config)
-    dtype = device.choose_dtype(recipe.dtype).torch
+    dtype = dtype or device.choose_dtype(recipe.dtype).torch
     trained = trained_parameters(recipe.method, shape)
     traced, engine = trace(config, recipe.method, recipe.train.gradient_checkpointing, dtype)
     if isinstance(prepared, int):
@@ -220,7 +211,7 @@ def work_of(recipe: Recipe, config: dict[str, Any], prepared: Prepared | int) ->
     return Work(recipe, config, shape, trained, traced, engine, dtype, rows)
 
 
-def _notes(work: Work) -> tuple[str, ...]:
+def _notes(work: Work, machines: Sequence[Machine]) -> tuple[str, ...]:
     found = []
     if work.rows.layout is None:
         found.append(
@@ -228,7 +219,16 @@ def _notes(work: Work) -> tuple[str, ...]:
             f"tokens, {ASSUMED_ANSWERS:.0%} of them learned; tokens and time are then the most it can be"
         )
     if isinstance(work.recipe.method, Qlora):
-        found.append("on a processor the dense weights that are read stay mapped, and are counted")
+        if any(one.kind == "cpu" for one in machines):
+            found.append("on a processor the dense weights that are read stay mapped, and are counted")
+        if quantize.lacking():
+            found.append(f"bitsandbytes is installed, which it is not here: {quantize.lacking()}")
+    found += [
+        f"{one.name} is planned for by arithmetic alone, as tunesmith does not train on several devices yet: a step "
+        f"there is of {one.devices} batches, one for each, which makes {together(work, one.devices).steps:,} steps"
+        for one in machines
+        if one.devices > 1
+    ]
     return tuple(found)
 
 
@@ -241,6 +241,22 @@ def _all(work: Work) -> tuple[int, list[tuple[Load, float]]]:
     load, rows = _assumed(work)
     times = work.rows.epochs * work.rows.count / rows
     return max(1, round(times / work.recipe.train.accumulate)), [(load, times)]
+
+
+class Together(NamedTuple):
+    """Several devices at once: how many times its share of the arithmetic each takes, and the steps then."""
+
+    idle: float
+    steps: int
+
+
+def together(work: Work, devices: int) -> Together:
+    """Give what becomes of a training whose devices take a batch each at a time: the last ones leave some idle."""
+    layout = work.rows.layout
+    each = [sum(map(len, epoch)) for epoch in layout.epochs] if layout else [work.rows.count / _assumed(work)[1]]
+    rounds = [math.ceil(batches / devices) for batches in each]
+    steps = sum(math.ceil(one / work.recipe.train.accumulate) for one in rounds)
+    return Together(sum(rounds) * devices / sum(each), round(steps * work.rows.epochs / len(each)))
 
 
 def _assumed(work: Work) -> tuple[Load, int]:
@@ -268,21 +284,27 @@ def _outlook(work: Work, machine: Machine, price: float | None) -> Outlook:
     sizes = sizes_of(work, machine.kind)
     _, loads = _all(work)
     flops = sum(flops_of(work, load) * times for load, times in loads)
-    seconds = flops / machine.rate
-    gathered = max(work.shape.block(stack) for stack in work.shape.stacks) * sizes.itemsize
+    rate = machine.rate(device.dtype_name(work.dtype))
+    many = machine.devices > 1
+    seconds = flops / rate * (together(work, machine.devices).idle if many else 1.0)
+    shared = whole(work.shape, work.recipe.method, sizes.itemsize, work.trained) if many else Whole(0, 0)
     place = Place(
         process=machine.process,
         lanes=machine.lanes if work.engine.parts else 1,
         shards=machine.devices,
-        gathered=2 * gathered if machine.devices > 1 else 0,
+        gathered=shared.weights,
+        unsummed=shared.gradients,
         heap=machine.heap,
     )
+    passes = _passes(work, sizes, place.lanes, machine.kind)
+    bare = place.model_copy(update={"process": 0, "heap": 1.0})
     return Outlook(
         machine=machine.name,
         told=machine.told,
-        parts=step_parts(_passes(work, sizes, place.lanes, machine.kind), work.traced, sizes, place),
+        parts=step_parts(passes, work.traced, sizes, place),
+        counted=step_parts(passes, work.traced, sizes, bare).peak if machine.kind == "gpu" else None,
         available=machine.memory,
-        rate=machine.rate,
+        rate=rate,
         seconds=seconds,
         low=seconds * machine.low,
         high=seconds * machine.high,

@@ -1,11 +1,14 @@
 """Requests: what answering takes without examples, with some in the prompt, and after a training."""
 
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
 from tunesmith.data.blend import Blend
 from tunesmith.data.task import Task
 from tunesmith.models.load import find, load_encoder
 from tunesmith.planning.loads import Length, load_of
-from tunesmith.planning.plan import Plan, Rung
-from tunesmith.planning.shape import Shape
+from tunesmith.planning.plan import Outlook, Plan, Rung
+from tunesmith.planning.shape import Shape, shape_of
 from tunesmith.planning.work import forward_flops
 from tunesmith.recipe import Recipe
 
@@ -13,35 +16,53 @@ SHOTS = (3,)
 ASKED = 50  # rows whose lengths stand for all
 
 
-def rungs(recipe: Recipe, work: Task | Blend, shape: Shape, made: Plan) -> tuple[Rung, ...]:
-    """Give what a request takes on the first machine of a plan: zero-shot, few-shot and tuned.
+class _Lengths(NamedTuple):
+    """Mean tokens of prompts, with examples and virtual tokens, and of answers; the most of both together."""
 
-    Told from a few training rows, each with examples of its own, if there are so many. The time is that of the
-    arithmetic at the training's rate, for many requests together. Empty for a mixture, whose tasks ask differently.
+    prompt: float
+    answer: float
+    most: int
+
+
+def with_rungs(made: Plan, recipe: Recipe, work: Task | Blend, config: Mapping[str, Any]) -> Plan:
+    """Give the plan with what a request takes on its first machine: zero-shot, few-shot and tuned.
+
+    Told from a few training rows, each with examples of its own, if there are so many, and if the model was made for
+    prompts that long. The time is that of the arithmetic at the training's rate, for many requests together. Nothing
+    is told for a mixture, whose tasks ask differently.
     """
     if isinstance(work, Blend):
-        return ()
-    first = made.outlooks[0]
-    hourly = None if first.price is None or not first.seconds else first.price / first.seconds
+        return made
+    context = config.get("max_position_embeddings")
     shown = [min(k, len(work.rows("train")) - 1) for k in SHOTS]
     tuned = (f"tuned ({recipe.method.name})", 0, recipe.method.virtual_tokens)
-    found = []
+    found, notes = [], []
     for name, shots, virtual in (("zero-shot", 0, 0), *((f"few-shot {k}", k, 0) for k in shown if k), tuned):
-        length = _length(recipe, work, shots, virtual)
-        both = len(shape.stacks) > 1
-        load = load_of(
-            [Length(round(length[0]), max(1, round(length[1])))], "encoder-decoder" if both else "packed", 256
-        )
-        seconds = forward_flops(shape, load) / first.rate
-        price = None if hourly is None else hourly * seconds
-        found.append(Rung(name=name, prompt_tokens=length[0], answer_tokens=length[1], seconds=seconds, price=price))
-    return tuple(found)
+        lengths = _lengths(recipe, work, shots, virtual)
+        if shots and context and lengths.most > context:
+            notes.append(
+                f"no request has {shots} examples: with them up to {lengths.most:,} tokens are needed, and the model "
+                f"was made for {context:,}"
+            )
+        else:
+            found.append(_rung(name, lengths, made.outlooks[0], shape_of(config)))
+    return made.model_copy(update={"rungs": tuple(found), "notes": (*made.notes, *notes)})
 
 
-def _length(recipe: Recipe, work: Task, shots: int, virtual: int) -> tuple[float, float]:
-    """Give the mean tokens of prompts, with examples and virtual tokens, and of answers."""
+def _rung(name: str, lengths: _Lengths, first: Outlook, shape: Shape) -> Rung:
+    hourly = None if first.price is None or not first.seconds else first.price / first.seconds
+    row = Length(round(lengths.prompt), max(1, round(lengths.answer)))
+    load = load_of([row], "encoder-decoder" if len(shape.stacks) > 1 else "packed", 256)
+    seconds = forward_flops(shape, load) / first.rate
+    price = None if hourly is None else hourly * seconds
+    return Rung(name=name, prompt_tokens=lengths.prompt, answer_tokens=lengths.answer, seconds=seconds, price=price)
+
+
+def _lengths(recipe: Recipe, work: Task, shots: int, virtual: int) -> _Lengths:
     encoder = load_encoder(find(recipe.model), recipe.prompting)
     wording = None if recipe.template == "any" else recipe.template
     prompts = work.prompts("train", shots=shots, seed=recipe.seed, template=wording, limit=ASKED)
     rows = [encoder.encode(prompt, work.name) for prompt in prompts]
-    return sum(len(row.prompt) for row in rows) / len(rows) + virtual, sum(len(row.answer) for row in rows) / len(rows)
+    n = len(rows)
+    asked, said = sum(len(row.prompt) for row in rows) / n, sum(len(row.answer) for row in rows) / n
+    return _Lengths(asked + virtual, said, max(row.size for row in rows) + virtual)
