@@ -6,8 +6,9 @@ of the batch each, they meet once a step (decision 0010). torch lets go of the
 interpreter inside its operations, so threads suffice.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
@@ -24,11 +25,14 @@ R = TypeVar("R")
 class Run(Protocol):
     """Apply a function to each part; give the results in the order of the parts, each as soon as it is its turn."""
 
-    def __call__(self, function: Callable[[T], R], parts: Sequence[T], /) -> Iterator[R]:
-        """Give `map(function, parts)`."""
+    def __call__(self, function: Callable[[T], R], parts: Sequence[T], ahead: int = 0, /) -> Iterator[R]:
+        """Give `map(function, parts)`; a part is begun when no more than `ahead` results wait besides those at work.
+
+        Results that are large, as gradients are, would otherwise pile up behind a part that takes longer.
+        """
 
 
-def alone(function: Callable[[T], R], parts: Sequence[T]) -> Iterator[R]:
+def alone(function: Callable[[T], R], parts: Sequence[T], ahead: int = 0) -> Iterator[R]:
     """Take one part after the other, all cores on each."""
     return map(function, parts)
 
@@ -47,7 +51,7 @@ def side_by_side() -> Iterator[Run]:
         return
     with ThreadPoolExecutor(LANES, thread_name_prefix="lane") as pool:
 
-        def run(function: Callable[[T], R], parts: Sequence[T], /) -> Iterator[R]:
+        def run(function: Callable[[T], R], parts: Sequence[T], ahead: int = 0, /) -> Iterator[R]:
             def within(part: T) -> R:
                 torch.set_num_threads(threads // LANES)
                 return function(part)
@@ -56,11 +60,22 @@ def side_by_side() -> Iterator[Run]:
                 yield from map(function, parts)
                 return
             try:
-                yield from pool.map(within, parts)
+                yield from _in_turn(pool, within, parts, LANES + ahead)
             finally:
                 torch.set_num_threads(threads)
 
         yield run
+
+
+def _in_turn(pool: Executor, function: Callable[[T], R], parts: Sequence[T], most: int) -> Iterator[R]:
+    """Give results in the order of the parts, `most` of which are begun and not yet given at any time."""
+    begun: deque[Future[R]] = deque()
+    for part in parts:
+        if len(begun) == most:
+            yield begun.popleft().result()
+        begun.append(pool.submit(function, part))
+    while begun:
+        yield begun.popleft().result()
 
 
 def cut(rows: Sequence[Encoded], width: int) -> list[list[Encoded]]:
