@@ -10,8 +10,9 @@ from tunesmith.planning.memory import Parts
 class Outlook(Record):
     """A training on one machine: memory of each device by part, and seconds, which lie between `low` and `high`.
 
-    `fits` compares the peak with the bytes that are `available` there. `rate` is in floating point operations per
-    second. `price` is in the user's own money.
+    `fits` compares what is needed with the bytes that are `available` there. `loading` is the most that is held
+    as the weights are read, where they are not used as they lie in their file. `rate` is in floating point operations
+    per second. `price` is in the user's own money.
     """
 
     machine: str
@@ -23,11 +24,17 @@ class Outlook(Record):
     low: float
     high: float
     price: float | None = None
+    loading: int = 0
+
+    @property
+    def needed(self) -> int:
+        """Give the bytes of memory without which it cannot be done."""
+        return max(self.parts.needed, self.loading)
 
     @property
     def fits(self) -> bool:
-        """Tell whether the peak stays within what is available."""
-        return self.parts.peak <= self.available
+        """Tell whether what is needed is available."""
+        return self.needed <= self.available
 
 
 class Rung(Record):
@@ -102,7 +109,7 @@ class Plan(Record):
         Raises KeyError for a machine that was not planned for.
         """
         if isinstance(within, int):
-            return self.peak_bytes <= within
+            return self.outlooks[0].needed <= within
         if within is None:
             return self.outlooks[0].fits
         return {one.machine: one for one in self.outlooks}[within.name].fits

@@ -14,12 +14,20 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from tunesmith.data.encode import Encoded
-
 LANES = 2
+
+
+class Sized(Protocol):
+    """A row, as far as it matters here: so many tokens."""
+
+    @property
+    def size(self) -> int:
+        """Count its tokens."""
+
 
 T = TypeVar("T")
 R = TypeVar("R")
+S = TypeVar("S", bound=Sized)
 
 
 class Run(Protocol):
@@ -78,7 +86,7 @@ def _in_turn(pool: Executor, function: Callable[[T], R], parts: Sequence[T], mos
         yield begun.popleft().result()
 
 
-def cut(rows: Sequence[Encoded], width: int) -> list[list[Encoded]]:
+def cut(rows: Sequence[S], width: int) -> list[list[S]]:
     """Cut the rows of a packed batch into parts that take equally long, as nearly as whole rows allow.
 
     A row takes its length, and as much again for attention at twice the model's
@@ -92,7 +100,7 @@ def cut(rows: Sequence[Encoded], width: int) -> list[list[Encoded]]:
     half = sum(costs) // 2
     below = sums[-1] & ((1 << half + 1) - 1)
     left = below.bit_length() - 1
-    parts: tuple[list[Encoded], list[Encoded]] = ([], [])
+    parts: tuple[list[S], list[S]] = ([], [])
     for i in range(len(rows), 0, -1):
         takes = not sums[i - 1] >> left & 1
         parts[takes].append(rows[i - 1])
