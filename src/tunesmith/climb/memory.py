@@ -58,9 +58,9 @@ def _packed(recipe: Recipe) -> Recipe | None:
 
 
 def _too_large(recipe: Recipe, made: Plan) -> FitError:
-    free = made.outlooks[0].available
+    needs, free = made.outlooks[0].needed, made.outlooks[0].available
     fixes = " or ".join(fix.line() for fix in made.fixes)
-    needed = f"needs {size(made.peak_bytes)} of memory by its plan, {size(free)} are free"
+    needed = f"needs {size(needs)} of memory by its plan, {size(free)} are free"
     return FitError(
         f"{method_title(recipe.method.name)} {needed}",
         fix=fixes or "use a smaller model, or a machine with more memory",

@@ -53,8 +53,9 @@ from tunesmith.training.trace import Engine, rows_lengths, trace
 HEAVIEST = 8  # batches that are looked at for the peak, of those that hold the most as a whole
 LOOKED_AT = 4  # epochs that are laid out; more are taken to be like them
 ASSUMED_ANSWERS = 0.25  # of the tokens of a row, where rows cannot be read
-# A tensor of this size is not taken from what others have left: glibc's M_MMAP_THRESHOLD at most (mallopt(3)).
-APART = 32 * 2**20
+# A tensor of this size finds no room in what others have left: from 32 MiB on glibc never looks (mallopt(3)), and with
+# gradients of 24 MiB the peaks of benchmarks/plan.py are as if it found none. Where below that it begins is open.
+APART = 16 * 2**20
 MAPPED = "on a processor the dense weights stay mapped: they count to the peak, and are dropped where memory is short"
 UNPACKED = "on a processor all weights must fit as they are read, before they are packed: they are not used as stored"
 
@@ -366,8 +367,9 @@ def sizes_of(work: Work, kind: str) -> Sizes:
     table = shape.vocabulary * shape.width * size if isinstance(method, Full) else 0
     twice = 2 * table if shape.tables == 1 else 0
     depths = tuple(stack.blocks for stack in shape.stacks)
-    if isinstance(method, Layers) and len(depths) == 1:
-        depths = (min(method.last, depths[0]),)
+    # Of an encoder the last blocks are reached through the whole decoder; checkpointed blocks all keep their inputs.
+    if isinstance(method, Layers) and not work.recipe.train.gradient_checkpointing:
+        depths = (min(method.last, depths[0]), *depths[1:])
     return Sizes(
         width=shape.width, depths=depths, vocabulary=shape.vocabulary, itemsize=size, weights=weights,
         trained=work.trained, mapped=mapped, table=table, twice=twice,
