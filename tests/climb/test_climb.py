@@ -290,8 +290,8 @@ def planned(needed):
     """Give a stand-in for the plan of a training, which needs so many bytes by the method, where 1000 are free."""
 
     def plan(recipe, machines):
-        told = SimpleNamespace(available=1000)
         need = needed[recipe.method.name]
+        told = SimpleNamespace(available=1000, needed=need)
         return SimpleNamespace(fits=lambda within=0: need <= 1000, peak_bytes=need, outlooks=[told], fixes=())
 
     return plan

@@ -1,12 +1,15 @@
 """The weights that learn are as many as the sizes of the model say, before any is made."""
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, LlamaConfig, Qwen2Config, Qwen3Config, T5Config
 
 from tests.laws.test_methods import WAYS, prepared
+from tunesmith import methods
 from tunesmith.errors import ModelError
 from tunesmith.method import BitFit, Further, Layers, Lora, Prefix, SparseMask
-from tunesmith.planning.cost import trained_parameters
+from tunesmith.models.load import find, load, load_encoder
+from tunesmith.planning.cost import added_parameters, bytes_beside, saved_bytes, trained_parameters
 from tunesmith.planning.shape import shape_of
 
 SIZES = {
@@ -52,6 +55,45 @@ def test_so_do_their_options(model, name, kind, monkeypatch):
     expected = trained_parameters(MORE[name], shape_of(loaded.net.config.to_dict()))
     prepared(loaded, name)
     assert loaded.parameters(trainable=True) == expected
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["chat", "t5", "neox"])
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_saved_is_as_large_as_its_formula_says_and_the_network_grows_as_told(tiny, way, kind, dtype, tmp_path):
+    place = find(str(tiny(kind)))
+    loaded = load(place, load_encoder(place), dtype)
+    shape, size = shape_of(loaded.net.config.to_dict()), loaded.dtype.torch.itemsize
+    prepared(loaded, way)
+    loaded.fits[methods.TRAINED].write(tmp_path, "the base")
+    assert sum(map(without_header, tmp_path.glob("*.safetensors"))) == saved_bytes(WAYS[way], shape, size)
+    zeros = WAYS[way].virtual_tokens * shape.width if way == "prefix" else 0  # hold the places of its virtual tokens
+    assert loaded.parameters() == shape.total + added_parameters(WAYS[way], shape) + zeros
+
+
+def without_header(path):
+    with path.open("rb") as file:
+        return path.stat().st_size - 8 - int.from_bytes(file.read(8), "little")
+
+
+@pytest.mark.parametrize("kind", ["chat", "t5", "neox"])
+@pytest.mark.parametrize("way", [way for way in WAYS if "qlora" not in way])
+def test_so_many_bytes_are_held_beside_the_model(model, way, kind):
+    loaded = model(kind)
+    shape = shape_of(loaded.net.config.to_dict())
+    before = held_by(loaded.net)
+    fit = prepared(loaded, way)
+    kept = [slot.base for slot in getattr(fit, "slots", {}).values() if slot.base is not None]
+    kept += [one for factors in getattr(fit, "_start", {}).values() for one in factors]
+    constant = 20_000 if way in ("prefix", "p_tuning", "oft") else 0  # zeros and places, which do not grow
+    assert 0 <= held_by(loaded.net, kept) - before - bytes_beside(WAYS[way], shape, 4) <= constant
+
+
+def held_by(net, beside=()):
+    tensors = [*net.parameters(), *net.buffers(), *beside]
+    tensors += [one for part in net.modules() for one in vars(part).values() if isinstance(one, torch.Tensor)]
+    storages = [one.untyped_storage() for one in tensors]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 @pytest.mark.parametrize("name", CONFIGS)

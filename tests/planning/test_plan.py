@@ -9,10 +9,11 @@ from tests.test_cli import call
 from tunesmith import plan
 from tunesmith.errors import ConfigError, ModelError
 from tunesmith.method import Full, Lora
+from tunesmith.models.load import find, read_config
 from tunesmith.planning.fixes import fixes
 from tunesmith.planning.loads import Length, load_of, worst_rows
 from tunesmith.planning.machines import MACHINES, Machine
-from tunesmith.planning.memory import Place, Sizes, Traced, pass_of, step_parts
+from tunesmith.planning.memory import Place, Sizes, Traced, choosing_parts, pass_of, step_parts
 from tunesmith.planning.shape import shape_of
 from tunesmith.planning.work import forward_flops, step_flops
 
@@ -20,7 +21,7 @@ TRACED = Traced(
     blocks=((30.0, 200.0, 18.0, 0, 0, 0, 0),), rest=(2.0, 0, 0, 0, 0, 0, 0), forward=(4.0, 0, 8.0, 0, 0, 0, 0),
     backward=(8.0, 0, 16.0, 0, 0, 0, 0), block=256, piece=512, room=1 << 22,
 )  # fmt: skip
-SIZES = Sizes(width=64, depths=(4,), vocabulary=1000, itemsize=2, weights=10**6, trained=10**5, new=10**5)
+SIZES = Sizes(width=64, depths=(4,), vocabulary=1000, itemsize=2, weights=10**6, trained=10**5)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +75,84 @@ def test_many_answers_are_projected_in_pieces():
     few, many = (load_of([Length(10, n)], "packed", 256) for n in (512, 2048))
     logits = [pass_of(load, TRACED, SIZES.model_copy(update={"vocabulary": 10**6})).head for load in (few, many)]
     assert logits[0] == logits[1]
+
+
+def test_full_tuning_shows_what_activations_leave_beside_gradients_that_take_memory_of_their_own():
+    """So checkpointing helps it as well, where the allocator gives the table's gradients memory of their own."""
+    load, place = load_of([Length(900, 100)], "packed", 256), Place(process=0)
+    whole = SIZES.model_copy(update={"trained": 10**6, "table": 128_000, "twice": 256_000, "apart": 384_000})
+    again = TRACED.model_copy(update={"blocks": ((3.0, 0, 0, 0, 0, 0, 0),)})
+    told, less = (step_parts([[load]], traced, whole, place) for traced in (TRACED, again))
+    assert less.peak < told.peak
+    assert told.activations > 0
+    assert told.gradients == 384_000 + 4 * 10**6
+
+
+def test_choosing_entries_holds_two_sums_and_one_set_of_gradients_of_all_of_them():
+    load = load_of([Length(80, 8)], "packed", 256)
+    few = SIZES.model_copy(update={"trained": 1000})
+    step = step_parts([[load, load]], TRACED, few, Place(process=0, lanes=2))
+    parts = choosing_parts([[load, load]], TRACED, few, Place(process=0, lanes=2), 10**7)
+    assert parts.gradients == (4 + 4 + 2) * 10**7
+    assert (parts.optimizer, parts.weights) == (0, step.weights)
+    assert parts.peak > step.peak
+
+
+@pytest.mark.parametrize(("score", "chooses"), [("gradient", True), ("fisher", True), ("magnitude", False)])
+def test_a_sparse_mask_that_is_chosen_by_gradients_is_planned_with_them(recipe, score, chooses):
+    asked = recipe("method.name=sparse_mask", f"method.score={score}", "train.batch_tokens=64", "length.max_tokens=64")
+    made = plan(asked, machines=[machine_with(10**9)])
+    shape = shape_of(read_config(find(asked.model)).to_dict())
+    entries = sum(layer.inputs * layer.outputs for layer in shape.layers)
+    parts = made.outlooks[0].parts
+    assert (parts.gradients >= 8 * entries) == (parts.optimizer == 0) == chooses
+
+
+BILLIONS = {"num_hidden_layers": 40, "hidden_size": 5120, "intermediate_size": 13824, "num_attention_heads": 40}
+
+
+@pytest.mark.parametrize(("dtype", "stored", "fits"), [("bfloat16", "bfloat16", True), ("float32", "bfloat16", False)])
+def test_qlora_fits_a_processor_that_lora_does_not_where_the_weights_lie_in_their_file(
+    recipe, tmp_path, dtype, stored, fits
+):
+    """Their pages are dropped where memory is short; weights of another dtype must all be in memory once."""
+    (tmp_path / "config.json").write_text(json.dumps(LlamaConfig(**BILLIONS, dtype=stored).to_dict()))
+    lora, qlora = (
+        plan(
+            recipe(
+                f"method.name={name}",
+                "train.batch_tokens=512",
+                "length.max_tokens=512",
+                model=str(tmp_path),
+                dtype=dtype,
+            ),
+            machines=[MACHINES["cpu"].model_copy(update={"memory": 16 * 2**30})],
+        )
+        for name in ("lora", "qlora")
+    )
+    assert not lora.fits()
+    assert qlora.fits() == fits
+    assert qlora.fits(16 * 2**30) == fits
+    parts = qlora.outlooks[0].parts
+    assert parts.peak == parts.needed + parts.mapped
+    assert (parts.mapped > 2 * parts.weights) == fits
+    assert qlora.outlooks[0].loading >= lora.outlooks[0].parts.weights or fits
+    assert ("dropped" in qlora.notes[-1]) == fits
+
+
+def test_rows_that_could_not_be_read_are_cut_as_those_of_a_training_are(recipe, tmp_path):
+    """Of three rows one core takes two at the most, and so does one of two cores."""
+    (tmp_path / "config.json").write_text(json.dumps(LlamaConfig().to_dict()))
+    parts = {}
+    for rows in (1, 2, 3):
+        asked = recipe(f"train.batch_tokens={rows * 256}", "length.max_tokens=256", model=str(tmp_path))
+        for lanes in (1, 2):
+            machine = MACHINES["cpu"].model_copy(update={"lanes": lanes})
+            parts[rows, lanes] = plan(asked, machines=[machine]).outlooks[0].parts.activations
+    assert parts[1, 1] == parts[1, 2] == parts[2, 1]
+    assert parts[2, 2] == pytest.approx(2 * parts[2, 1])
+    assert parts[3, 1] > 1.9 * parts[1, 1]
+    assert parts[3, 2] > 2.9 * parts[1, 1]
 
 
 def test_full_tuning_takes_two_products_back_and_an_adapter_one():

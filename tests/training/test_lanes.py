@@ -2,6 +2,8 @@
 
 import threading
 import time
+import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,8 +16,10 @@ from tunesmith.data.encode import Encoded
 from tunesmith.method import Full, Lora
 from tunesmith.models.attention import PACKED, attending
 from tunesmith.models.head import loss_at
+from tunesmith.recipe import Train
 from tunesmith.training import loop
-from tunesmith.training.lanes import alone, cut, side_by_side
+from tunesmith.training.lanes import LANES, alone, cut, side_by_side
+from tunesmith.training.optimizer import MasterAdamW
 from tunesmith.training.train import train
 
 
@@ -45,6 +49,41 @@ def test_a_part_that_fails_is_raised_and_leaves_the_threads_as_they_were(two_thr
     with side_by_side() as run, pytest.raises(ValueError, match="1"):
         list(run(fails, [1, 2]))
     assert torch.get_num_threads() == 2
+
+
+def test_no_more_parts_are_begun_than_go_side_by_side_and_may_wait(two_threads):
+    """What is begun and not yet given holds its result: for full tuning, gradients as large as the model."""
+    for ahead in (0, 3):
+        begun = []
+        with side_by_side() as run:
+            for given, _ in enumerate(run(begun.append, range(9), ahead)):
+                time.sleep(0.01)
+                assert len(begun) - given <= LANES + ahead
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_gradients_of_a_pass_are_let_go_of_before_another_takes_its_place(model, monkeypatch, threads):
+    loaded, held, most = model("chat"), [], []
+    methods.prepare(loaded, Full(), seed=1)
+    optimizer = MasterAdamW(loaded.net.named_parameters(), Train())
+    made = [part for _ in range(3) for part in loop._parts(loaded, ROWS)]
+
+    def looking(loss, weights, **how):
+        found = torch.autograd.grad(loss, weights, **how)
+        held.append(weakref.ref(found[0]))
+        most.append(sum(one() is not None for one in held))
+        return found
+
+    monkeypatch.setattr(loop, "torch", SimpleNamespace(**{**vars(torch), "autograd": SimpleNamespace(grad=looking)}))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with side_by_side() as run:
+            loop._accumulate(loaded, made, optimizer, 0.0, run)
+    finally:
+        torch.set_num_threads(before)
+    assert len(most) == 6
+    assert max(most) <= threads
 
 
 def test_a_single_core_takes_one_after_the_other():

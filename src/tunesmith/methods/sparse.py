@@ -202,6 +202,7 @@ def _scores(layers: Mapping[str, Any], method: SparseMask, seed: int, evidence: 
     for gradients in _gradients(list(weights.values()), method.batches, evidence):
         for total, gradient in zip(sums, gradients, strict=True):
             total.add_(gradient.float() ** power)
+        del gradients  # or they would be held while the next are made
     return {path: total.abs_() for path, total in zip(weights, sums, strict=True)}
 
 

@@ -27,6 +27,8 @@ from tunesmith.planning.shape import Linear, Shape
 AFTER_ATTENTION = {"o_proj", "o", "dense"}
 AFTER_MLP = {"down_proj", "wo", "dense_4h_to_h"}
 KEYS_AND_VALUES = {"k_proj", "v_proj", "k", "v", "query_key_value"}
+VERA_RANK = 256  # peft's default
+PLACE, SAVED_PLACE = 8, 4  # bytes of the place of an entry of a sparse mask, in memory and in its file
 
 
 def trained_parameters(method: Any, shape: Shape) -> int:
@@ -37,16 +39,69 @@ def trained_parameters(method: Any, shape: Shape) -> int:
     return COUNTS[type(method)](method, shape)
 
 
+def added_parameters(method: Any, shape: Shape) -> int:
+    """Count those of the weights that learn by which the network then has more than the model."""
+    own = isinstance(method, Full | Norms | Layers) or (
+        isinstance(method, BitFit) and (method.without != "add" or _biases(shape) > 0)
+    )
+    return 0 if own else trained_parameters(method, shape)
+
+
+def bytes_beside(method: Any, shape: Shape, itemsize: int) -> int:
+    """Count the bytes of weights that a training holds beside the model's; some learn as copies of its own."""
+    if isinstance(method, Full):
+        return 0
+    trained = trained_parameters(method, shape)
+    if isinstance(method, SparseMask):
+        return trained * (PLACE + 2 * itemsize)  # where they are, and what the base has there
+    began = 4 * _factors_of(method, shape) if _moves(method) else 0  # fp32: what it began with is taken off at the end
+    return trained * itemsize + began + _drawn(method, shape, itemsize)
+
+
+def saved_bytes(method: Any, shape: Shape, itemsize: int) -> int:
+    """Count the bytes of what is saved, without names: more than what has learned, or less."""
+    trained = trained_parameters(method, shape)
+    if isinstance(method, SparseMask):
+        return trained * (SAVED_PLACE + itemsize)
+    if isinstance(method, PTuning):  # its network is left out
+        return method.tokens * shape.width * itemsize
+    if _moves(method):  # what it has changed has twice the rank
+        trained += _factors_of(method, shape)
+    return trained * itemsize + _drawn(method, shape, itemsize)
+
+
+def _moves(method: Any) -> bool:
+    """Tell whether a method changes the base's weights when it begins."""
+    return isinstance(method, Lora) and method.init != "default"
+
+
+def _factors_of(method: Lora, shape: Shape) -> int:
+    return _lora(method.model_copy(update={"dora": False}), shape)
+
+
+def _drawn(method: Any, shape: Shape, itemsize: int) -> int:
+    """Count the bytes of VeRA's two random projections, which all layers share and which do not learn."""
+    if not isinstance(method, Further) or method.name != "vera":
+        return 0
+    found = _targeted(shape, method.targets or ())
+    widest = max(layer.inputs for layer in found) + max(layer.outputs for layer in found)
+    return itemsize * int(method.options.get("r", VERA_RANK)) * widest
+
+
 def _full(method: Full, shape: Shape) -> int:
     return shape.total
 
 
 def _bitfit(method: BitFit, shape: Shape) -> int:
-    shifts = sum(shape.norms) if shape.shifted else 0
-    biases = sum(layer.outputs for layer in shape.layers if layer.bias) + shifts
+    biases = _biases(shape)
     if biases or method.without == "refuse":
         return biases
     return _norms(Norms(), shape) if method.without == "norms" else sum(layer.outputs for layer in shape.layers)
+
+
+def _biases(shape: Shape) -> int:
+    shifts = sum(shape.norms) if shape.shifted else 0
+    return sum(layer.outputs for layer in shape.layers if layer.bias) + shifts
 
 
 def _norms(method: Norms, shape: Shape) -> int:
@@ -145,7 +200,7 @@ def _factors(size: int, factor: int) -> tuple[int, int]:
 
 
 def _vera(layer: Linear, options: dict[str, Any]) -> int:
-    return int(options.get("r", 256)) + layer.outputs
+    return int(options.get("r", VERA_RANK)) + layer.outputs
 
 
 def _oft(layer: Linear, options: dict[str, Any]) -> int:

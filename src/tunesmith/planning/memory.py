@@ -34,9 +34,10 @@ class Sizes(Record):
     """What of a model and a method decides about memory; bytes unless said otherwise.
 
     `depths` are the blocks of each stack, `itemsize` that of the network's dtype. `weights` are held while
-    training; `trained` counts weights that learn, `new` those of them that come on top of the model.
+    training, `mapped` is what was read of a file and is not used again; `trained` counts weights that learn.
     `table` is the head's weight if it learns, `twice` what the gradients of one that is also the embedding take
-    before they are summed; `dense` is the largest weight that is made dense for a product.
+    before they are summed; `apart` are those of such gradients that the allocator gives memory of their own.
+    `dense` is the largest weight that is made dense for a product, or gets a dense gradient, for a moment.
     """
 
     width: int
@@ -45,9 +46,10 @@ class Sizes(Record):
     itemsize: int
     weights: int
     trained: int
-    new: int
+    mapped: int = 0
     table: int = 0
     twice: int = 0
+    apart: int = 0
     dense: int = 0
     separable: bool = True
 
@@ -56,11 +58,13 @@ class Parts(Record):
     """Memory at the peak, in bytes, by what it is for; the parts sum to the peak.
 
     `process` is what the program and its libraries take before there is a model. `workspace` is what is held for
-    a moment only, and what the allocator loses between its pieces.
+    a moment only, and what the allocator loses between its pieces. `mapped` are pages of a file that count as the
+    process's memory, but which the system drops when it needs them: the dense weights under packed ones.
     """
 
     process: int = 0
     weights: int = 0
+    mapped: int = 0
     gradients: int = 0
     optimizer: int = 0
     activations: int = 0
@@ -71,6 +75,11 @@ class Parts(Record):
     def peak(self) -> int:
         """Give the sum."""
         return sum(self.model_dump().values())
+
+    @property
+    def needed(self) -> int:
+        """Give what of the peak must fit into memory."""
+        return self.peak - self.mapped
 
 
 class Pass(NamedTuple):
@@ -101,7 +110,9 @@ def passing(load: Load, width: int) -> tuple[float, ...]:
 def pass_of(load: Load, traced: Traced, sizes: Sizes) -> Pass:
     """Give what one pass, forward and backward, holds at its peak: the largest of four moments.
 
-    They are: the blocks have been computed; the loss is; the backward pass begins; it has all gradients.
+    They are: the blocks have been computed; the loss is; the backward pass begins; it has all gradients. Halfway
+    less is held than at the worse end, as activations go and gradients come by blocks. An allocator that gives very
+    large gradients memory of their own keeps besides what the activations had.
     """
     at, briefly = features(load, sizes.width), passing(load, sizes.width)
     kept = _along(traced.rest, at)
@@ -113,7 +124,7 @@ def pass_of(load: Load, traced: Traced, sizes: Sizes) -> Pass:
     moments = (
         Pass(kept, 0, forward, 0),
         Pass(kept, logits, 0, 0),
-        Pass(kept, learned, backward, sizes.table),
+        Pass(kept, learned, backward, max(sizes.table, sizes.apart)),
         Pass(0, 0, max(0.0, backward - sizes.twice), gradients + sizes.twice),
     )
     return max(moments, key=lambda moment: moment.total)
@@ -172,9 +183,22 @@ def step_parts(steps: Sequence[Sequence[Load]], traced: Traced, sizes: Sizes, pl
     return Parts(
         process=place.process,
         weights=-(-sizes.weights // shards) + place.gathered,
+        mapped=sizes.mapped,
         gradients=int(gradients / shards) + sizes.trained * SUM // shards + place.unsummed,
         optimizer=(masters + sizes.trained * MOMENTS) // shards,
         activations=int(activations),
         head=int(head),
         workspace=int(workspace + (place.heap - 1) * (sum(held) - gradients + gradients / shards)),
     )
+
+
+def choosing_parts(steps: Sequence[Sequence[Load]], traced: Traced, sizes: Sizes, place: Place, entries: int) -> Parts:
+    """Give the parts of the peak while those that will learn are chosen among `entries` by their gradients.
+
+    All entries get one in passes that go one after the other; its sum over a step and that over the steps
+    are fp32. There is no optimizer yet.
+    """
+    every = sizes.model_copy(update={"trained": entries})
+    parts = step_parts(steps, traced, every, place.model_copy(update={"lanes": 1}))
+    gradients = parts.gradients + entries * SUM // place.shards
+    return parts.model_copy(update={"gradients": gradients, "optimizer": 0})

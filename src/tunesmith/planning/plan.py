@@ -12,8 +12,9 @@ from tunesmith.planning.memory import Parts
 class Outlook(Record):
     """A training on one machine: memory of each device by part, and seconds, which lie between `low` and `high`.
 
-    `fits` compares the peak with the bytes that are `available` there. `rate` is in floating point operations per
-    second. `price` is in the user's own money. `counted` is what of the peak a GPU's own counter counts: tensors,
+    `fits` compares what is needed with the bytes that are `available` there. `loading` is the most that is held
+    as the weights are read, where they are not used as they lie in their file. `rate` is in floating point operations
+    per second. `price` is in the user's own money. `counted` is what of the peak a GPU's own counter counts: tensors,
     but neither the context nor what the allocator loses. None: a processor's counts all of it.
     """
 
@@ -27,11 +28,17 @@ class Outlook(Record):
     high: float
     price: float | None = None
     counted: int | None = None
+    loading: int = 0
+
+    @property
+    def needed(self) -> int:
+        """Give the bytes of memory without which it cannot be done."""
+        return max(self.parts.needed, self.loading)
 
     @property
     def fits(self) -> bool:
-        """Tell whether the peak stays within what is available."""
-        return self.parts.peak <= self.available
+        """Tell whether what is needed is available."""
+        return self.needed <= self.available
 
 
 class Rung(Record):
@@ -121,7 +128,7 @@ class Plan(Record):
         Raises KeyError for a machine that was not planned for.
         """
         if isinstance(within, int):
-            return self.peak_bytes <= within
+            return self.outlooks[0].needed <= within
         if within is None:
             return self.outlooks[0].fits
         return {one.machine: one for one in self.outlooks}[within.name].fits

@@ -5,7 +5,7 @@ from tunesmith.planning.plan import Outlook, Plan
 from tunesmith.reporting.numbers import size
 from tunesmith.runs.run import Run
 
-PARTS = ("process", "weights", "gradients", "optimizer", "activations", "head", "workspace")
+PARTS = ("process", "weights", "mapped", "gradients", "optimizer", "activations", "head", "workspace")
 
 
 def foreseen_lines(run: Run) -> list[str]:
@@ -40,9 +40,9 @@ def plan_lines(made: Plan, requests: int | None = None) -> list[str]:
 
 def too_large(name: str, made: Plan) -> FitError:
     """Give the error that a training does not fit by its plan, with the settings that would."""
-    free = made.outlooks[0].available
+    needed, free = made.outlooks[0].needed, made.outlooks[0].available
     return FitError(
-        f"{name} needs {size(made.peak_bytes)} of memory by its plan, {size(free)} are free",
+        f"{name} needs {size(needed)} of memory by its plan, {size(free)} are free",
         fix=" or ".join(fix.told() for fix in made.fixes) or "use a smaller model, or a machine with more memory",
     )
 
@@ -51,7 +51,8 @@ def _table(outlooks: tuple[Outlook, ...]) -> list[str]:
     """Give memory by part, time and price, a column for each machine."""
     money = any(one.price is not None for one in outlooks)
     rows = [["", *(one.machine for one in outlooks)]]
-    rows += [[name, *(gibibytes(getattr(one.parts, name)) for one in outlooks)] for name in PARTS]
+    shown = [name for name in PARTS if name != "mapped" or any(one.parts.mapped for one in outlooks)]
+    rows += [[name, *(gibibytes(getattr(one.parts, name)) for one in outlooks)] for name in shown]
     rows += [["peak of each device", *(gibibytes(one.parts.peak) for one in outlooks)]]
     rows += [["available", *(gibibytes(one.available) for one in outlooks)]]
     rows += [["fits", *("yes" if one.fits else "NO" for one in outlooks)]]
@@ -66,7 +67,7 @@ def _table(outlooks: tuple[Outlook, ...]) -> list[str]:
 
 def _verdict(made: Plan) -> list[str]:
     first = made.outlooks[0]
-    peak, free = gibibytes(first.parts.peak), gibibytes(first.available)
+    peak, free = gibibytes(first.needed), gibibytes(first.available)
     if first.fits:
         span = f"takes {duration(first.low)} to {duration(first.high)}"
         return [f"fits {first.told}: {peak} of {free}; {span}"]

@@ -6,29 +6,41 @@ of the batch each, they meet once a step (decision 0010). torch lets go of the
 interpreter inside its operations, so threads suffice.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 import torch
 
-from tunesmith.data.encode import Encoded
-
 LANES = 2
+
+
+class Sized(Protocol):
+    """A row, as far as it matters here: so many tokens."""
+
+    @property
+    def size(self) -> int:
+        """Count its tokens."""
+
 
 T = TypeVar("T")
 R = TypeVar("R")
+S = TypeVar("S", bound=Sized)
 
 
 class Run(Protocol):
     """Apply a function to each part; give the results in the order of the parts, each as soon as it is its turn."""
 
-    def __call__(self, function: Callable[[T], R], parts: Sequence[T], /) -> Iterator[R]:
-        """Give `map(function, parts)`."""
+    def __call__(self, function: Callable[[T], R], parts: Sequence[T], ahead: int = 0, /) -> Iterator[R]:
+        """Give `map(function, parts)`; a part is begun when no more than `ahead` results wait besides those at work.
+
+        Results that are large, as gradients are, would otherwise pile up behind a part that takes longer.
+        """
 
 
-def alone(function: Callable[[T], R], parts: Sequence[T]) -> Iterator[R]:
+def alone(function: Callable[[T], R], parts: Sequence[T], ahead: int = 0) -> Iterator[R]:
     """Take one part after the other, all cores on each."""
     return map(function, parts)
 
@@ -47,7 +59,7 @@ def side_by_side() -> Iterator[Run]:
         return
     with ThreadPoolExecutor(LANES, thread_name_prefix="lane") as pool:
 
-        def run(function: Callable[[T], R], parts: Sequence[T], /) -> Iterator[R]:
+        def run(function: Callable[[T], R], parts: Sequence[T], ahead: int = 0, /) -> Iterator[R]:
             def within(part: T) -> R:
                 torch.set_num_threads(threads // LANES)
                 return function(part)
@@ -56,14 +68,25 @@ def side_by_side() -> Iterator[Run]:
                 yield from map(function, parts)
                 return
             try:
-                yield from pool.map(within, parts)
+                yield from _in_turn(pool, within, parts, LANES + ahead)
             finally:
                 torch.set_num_threads(threads)
 
         yield run
 
 
-def cut(rows: Sequence[Encoded], width: int) -> list[list[Encoded]]:
+def _in_turn(pool: Executor, function: Callable[[T], R], parts: Sequence[T], most: int) -> Iterator[R]:
+    """Give results in the order of the parts, `most` of which are begun and not yet given at any time."""
+    begun: deque[Future[R]] = deque()
+    for part in parts:
+        if len(begun) == most:
+            yield begun.popleft().result()
+        begun.append(pool.submit(function, part))
+    while begun:
+        yield begun.popleft().result()
+
+
+def cut(rows: Sequence[S], width: int) -> list[list[S]]:
     """Cut the rows of a packed batch into parts that take equally long, as nearly as whole rows allow.
 
     A row takes its length, and as much again for attention at twice the model's
@@ -77,7 +100,7 @@ def cut(rows: Sequence[Encoded], width: int) -> list[list[Encoded]]:
     half = sum(costs) // 2
     below = sums[-1] & ((1 << half + 1) - 1)
     left = below.bit_length() - 1
-    parts: tuple[list[Encoded], list[Encoded]] = ([], [])
+    parts: tuple[list[S], list[S]] = ([], [])
     for i in range(len(rows), 0, -1):
         takes = not sums[i - 1] >> left & 1
         parts[takes].append(rows[i - 1])

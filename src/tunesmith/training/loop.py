@@ -169,19 +169,26 @@ def gradients(model: Model, plan: Plan, weights: Sequence[nn.Parameter], n: int)
     """Give the gradients of `weights` at each of the first `n` steps of a plan, none of which is taken."""
     model.net.eval()
     for place in itertools.islice(plan.after(0), n):
-        made = [part for rows in place.group for part in _parts(model, rows)]
-        answers = sum(batch.answer_tokens for batch in made)
-        total = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
-        with attention(model):
-            for batch in made:
-                try:
-                    loss = loss_at(model.net, batch.inputs, batch.keep, batch.targets)[0] / answers
-                    found = torch.autograd.grad(loss, weights)
-                except (torch.OutOfMemoryError, MemoryError, RuntimeError) as wrong:
-                    raise _out_of_memory(batch, wrong) from wrong
-                for one, gradient in zip(total, found, strict=True):
-                    one.add_(gradient)
-        yield tuple(total)
+        yield _summed(model, [part for rows in place.group for part in _parts(model, rows)], weights)
+
+
+def _summed(model: Model, made: Sequence[Batch], weights: Sequence[nn.Parameter]) -> tuple[Tensor, ...]:
+    """Sum the gradients of micro batches in fp32; those of one are let go of before the next makes its own."""
+    answers = sum(batch.answer_tokens for batch in made)
+    total = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
+
+    def learn(batch: Batch) -> tuple[Tensor, ...]:
+        try:
+            loss = loss_at(model.net, batch.inputs, batch.keep, batch.targets)[0] / answers
+            return torch.autograd.grad(loss, weights)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as wrong:
+            raise _out_of_memory(batch, wrong) from wrong
+
+    with attention(model):
+        for batch in made:
+            for one, gradient in zip(total, learn(batch), strict=True):
+                one.add_(gradient)
+    return tuple(total)
 
 
 def mean_loss(model: Model, rows: Sequence[Encoded], recipe: Recipe) -> float:
@@ -195,7 +202,7 @@ def mean_loss(model: Model, rows: Sequence[Encoded], recipe: Recipe) -> float:
     made = [make_batch(model, group) for group in fill(model, rows, recipe)]
     with attention(model), side_by_side() as together:
         run = together if can_part(model, made[0]) else alone
-        return sum(run(told, made)) / sum(batch.answer_tokens for batch in made)
+        return sum(run(told, made, len(made))) / sum(batch.answer_tokens for batch in made)
 
 
 def make_batch(model: Model, rows: Sequence[Encoded]) -> Batch:
@@ -241,6 +248,7 @@ def can_part(model: Model, batch: Batch) -> bool:
 class _Learned(NamedTuple):
     """What one batch gives: its share of the step's loss, the loss of each answer token, gradients by weight."""
 
+    batch: Batch
     loss: float
     each: Tensor
     gradients: tuple[Tensor | None, ...]
@@ -258,18 +266,19 @@ def _accumulate(
         try:
             loss, each = loss_at(model.net, batch.inputs, batch.keep, batch.targets, smoothing)
             loss = loss / answers
-            return _Learned(loss.item(), each, torch.autograd.grad(loss, optimizer.weights, allow_unused=True))
+            return _Learned(batch, loss.item(), each, torch.autograd.grad(loss, optimizer.weights, allow_unused=True))
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as wrong:
             raise _out_of_memory(batch, wrong) from wrong
 
     with attention(model):
         run = together if can_part(model, made[0]) else alone
-        for batch, learned in zip(made, run(learn, made), strict=True):
+        for learned in run(learn, made):
             optimizer.collect(learned.gradients)
             total += learned.loss
-            rows = torch.split(learned.each, [count for _, count in batch.answers])
-            for (task, _), losses in zip(batch.answers, rows, strict=True):
+            rows = torch.split(learned.each, [count for _, count in learned.batch.answers])
+            for (task, _), losses in zip(learned.batch.answers, rows, strict=True):
                 by_task.setdefault(task, []).append(losses)
+            del learned  # or its gradients would be held while the next batch makes its own
     return total, {task: torch.cat(losses).mean().item() for task, losses in sorted(by_task.items())}
 
 

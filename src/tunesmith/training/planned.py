@@ -19,14 +19,25 @@ from tunesmith.data.ledger import admit
 from tunesmith.data.rows import first
 from tunesmith.data.task import Task
 from tunesmith.errors import ConfigError, ModelError
-from tunesmith.method import BitFit, Full, Layers, Norms, Qlora, SparseMask
+from tunesmith.method import Full, Layers, Qlora, SparseMask
 from tunesmith.models import device, quantize
 from tunesmith.models.load import find, read_config
-from tunesmith.planning.cost import trained_parameters
+from tunesmith.planning.cost import added_parameters, bytes_beside, saved_bytes, trained_parameters
 from tunesmith.planning.fixes import fixes
+from tunesmith.planning.loads import Length as RowLength
 from tunesmith.planning.loads import Load, load_of, worst_rows
 from tunesmith.planning.machines import MACHINES, Machine
-from tunesmith.planning.memory import PACKED_BITS, PACKED_TWICE_BITS, Place, Sizes, Traced, pass_of, step_parts
+from tunesmith.planning.memory import (
+    PACKED_BITS,
+    PACKED_TWICE_BITS,
+    Parts,
+    Place,
+    Sizes,
+    Traced,
+    choosing_parts,
+    pass_of,
+    step_parts,
+)
 from tunesmith.planning.plan import Outlook, Plan
 from tunesmith.planning.shape import Shape, shape_of
 from tunesmith.planning.shards import Whole, whole
@@ -44,7 +55,11 @@ from tunesmith.training.trace import Engine, rows_lengths, trace
 HEAVIEST = 8  # batches that are looked at for the peak, of those that hold the most as a whole
 LOOKED_AT = 4  # epochs that are laid out; more are taken to be like them
 ASSUMED_ANSWERS = 0.25  # of the tokens of a row, where rows cannot be read
-WITHIN = (Full, BitFit, Norms, Layers, SparseMask)  # methods whose weights are the model's own
+# A tensor of this size finds no room in what others have left: from 32 MiB on glibc never looks (mallopt(3)), and with
+# gradients of 24 MiB the peaks of benchmarks/plan.py are as if it found none. Where below that it begins is open.
+APART = 16 * 2**20
+MAPPED = "on a processor the dense weights stay mapped: they count to the peak, and are dropped where memory is short"
+UNPACKED = "on a processor all weights must fit as they are read, before they are packed: they are not used as stored"
 
 
 @dataclass(frozen=True)
@@ -174,18 +189,17 @@ def _made(
     work = works[dtypes[0]]
     steps, loads = _all(work)
     shape, method = work.shape, recipe.method
-    saved = shape.total if isinstance(method, Full) else work.trained
     return Plan(
         model=recipe.model,
         method=method.name,
-        total_parameters=shape.total + (0 if isinstance(method, WITHIN) else work.trained),
+        total_parameters=shape.total + added_parameters(method, shape),
         trained_parameters=work.trained,
         dtype=device.dtype_name(work.dtype),
         steps=steps,
         tokens=round(sum(load.real * times for load, times in loads)),
         batch_tokens=recipe.train.batch_tokens,
         longest=work.rows.longest,
-        artifact_bytes=saved * work.dtype.itemsize,
+        artifact_bytes=saved_bytes(method, shape, work.dtype.itemsize),
         outlooks=outlooks,
         notes=_notes(work, machines),
     )
@@ -220,7 +234,7 @@ def _notes(work: Work, machines: Sequence[Machine]) -> tuple[str, ...]:
         )
     if isinstance(work.recipe.method, Qlora):
         if any(one.kind == "cpu" for one in machines):
-            found.append("on a processor the dense weights that are read stay mapped, and are counted")
+            found.append(UNPACKED if _copies(work) else MAPPED)
         if quantize.lacking():
             found.append(f"bitsandbytes is installed, which it is not here: {quantize.lacking()}")
     found += [
@@ -239,7 +253,7 @@ def _all(work: Work) -> tuple[int, list[tuple[Load, float]]]:
         times = work.rows.epochs / len(layout.epochs)
         return round(layout.steps * times), [(load_rows(work, batch), times) for batch in _batches(layout)]
     load, rows = _assumed(work)
-    times = work.rows.epochs * work.rows.count / rows
+    times = work.rows.epochs * work.rows.count / len(rows)
     return max(1, round(times / work.recipe.train.accumulate)), [(load, times)]
 
 
@@ -253,15 +267,16 @@ class Together(NamedTuple):
 def together(work: Work, devices: int) -> Together:
     """Give what becomes of a training whose devices take a batch each at a time: the last ones leave some idle."""
     layout = work.rows.layout
-    each = [sum(map(len, epoch)) for epoch in layout.epochs] if layout else [work.rows.count / _assumed(work)[1]]
+    each = [sum(map(len, epoch)) for epoch in layout.epochs] if layout else [work.rows.count / len(_assumed(work)[1])]
     rounds = [math.ceil(batches / devices) for batches in each]
     steps = sum(math.ceil(one / work.recipe.train.accumulate) for one in rounds)
     return Together(sum(rounds) * devices / sum(each), round(steps * work.rows.epochs / len(each)))
 
 
-def _assumed(work: Work) -> tuple[Load, int]:
+def _assumed(work: Work) -> tuple[Load, list[RowLength]]:
+    """Give a batch of rows that could not be read: its load, and their lengths."""
     rows = worst_rows(work.recipe.train.batch_tokens, work.rows.longest, ASSUMED_ANSWERS)
-    return load_of(rows, work.engine.laying, work.traced.block), len(rows)
+    return load_of(rows, work.engine.laying, work.traced.block), rows
 
 
 def _batches(layout: Layout) -> Sequence[Sequence[Encoded]]:
@@ -296,20 +311,43 @@ def _outlook(work: Work, machine: Machine, price: float | None) -> Outlook:
         unsummed=shared.gradients,
         heap=machine.heap,
     )
-    passes = _passes(work, sizes, place.lanes, machine.kind)
     bare = place.model_copy(update={"process": 0, "heap": 1.0})
     return Outlook(
         machine=machine.name,
         told=machine.told,
-        parts=step_parts(passes, work.traced, sizes, place),
-        counted=step_parts(passes, work.traced, sizes, bare).peak if machine.kind == "gpu" else None,
+        parts=_parts(work, machine.kind, sizes, place),
+        counted=_parts(work, machine.kind, sizes, bare).peak if machine.kind == "gpu" else None,
         available=machine.memory,
         rate=rate,
         seconds=seconds,
         low=seconds * machine.low,
         high=seconds * machine.high,
         price=None if price is None else price * seconds / 3600,
+        loading=machine.process + _copies(work) * sizes.itemsize * work.shape.total if machine.kind == "cpu" else 0,
     )
+
+
+def _parts(work: Work, kind: str, sizes: Sizes, place: Place) -> Parts:
+    """Give memory at the peak: of a step, or while a sparse mask is chosen, where that takes more."""
+    steps = _passes(work, sizes, place.lanes, kind)
+    parts = step_parts(steps, work.traced, sizes, place)
+    method, traced = work.recipe.method, work.traced
+    if not isinstance(method, SparseMask) or method.score not in ("gradient", "fisher"):
+        return parts
+    if work.recipe.train.gradient_checkpointing and not work.engine.parts:  # transformers' own only while training
+        traced, _ = trace(work.config, method, False, work.dtype)
+    entries = sum(layer.inputs * layer.outputs for layer in work.shape.layers)
+    return max(parts, choosing_parts(steps, traced, sizes, place, entries), key=lambda one: one.peak)
+
+
+def _copies(work: Work) -> int:
+    """Count the copies of all weights that are held as they are read: none of a file that has the network's dtype.
+
+    Its pages are the weights. Blocks of a GGUF file are unpacked, and then moved into a plain model.
+    """
+    if find(work.recipe.model).gguf:
+        return 2
+    return int(str(work.config.get("dtype")).removeprefix("torch.") != device.dtype_name(work.dtype))
 
 
 def flops_of(work: Work, load: Load) -> float:
@@ -321,9 +359,8 @@ def _passes(work: Work, sizes: Sizes, lanes: int, kind: str) -> list[list[Load]]
     """Give the passes of the heaviest batches: a whole one, or its two parts where they go side by side."""
     if work.rows.layout is None:
         load, rows = _assumed(work)
-        if lanes > 1 and rows > 1:
-            half = worst_rows(load.tokens // 2, work.rows.longest, ASSUMED_ANSWERS)
-            loads = [load_of(half, work.engine.laying, work.traced.block)] * lanes
+        if kind == "cpu" and work.engine.parts:
+            loads = [load_of(part, work.engine.laying, work.traced.block) for part in cut(rows, work.shape.width)]
         else:
             loads = [load]
         found = [loads]
@@ -338,22 +375,26 @@ def _passes(work: Work, sizes: Sizes, lanes: int, kind: str) -> list[list[Load]]
 
 
 def sizes_of(work: Work, kind: str) -> Sizes:
-    """Give the sizes that decide about memory; on a processor the dense weights under packed ones stay mapped."""
+    """Give the sizes that decide about memory; on a processor the dense weights under packed ones may stay mapped."""
     shape, method, size = work.shape, work.recipe.method, work.dtype.itemsize
-    new = 0 if isinstance(method, WITHIN) else work.trained
-    weights = shape.total * size + new * size
-    dense = 0
+    weights = shape.total * size + bytes_beside(method, shape, size)
+    dense = mapped = 0
     if isinstance(method, Qlora):
         bits = PACKED_TWICE_BITS if method.double_quant else PACKED_BITS
         packed = sum(layer.inputs * layer.outputs for layer in shape.layers)
-        weights += int(packed * bits / 8) - (0 if kind == "cpu" else packed * size)
+        weights += int(packed * bits / 8) - packed * size
+        mapped = packed * size if kind == "cpu" and not _copies(work) else 0
+    if isinstance(method, Qlora | SparseMask):
         dense = max(layer.inputs * layer.outputs for layer in shape.layers) * size
     table = shape.vocabulary * shape.width * size if isinstance(method, Full) else 0
+    twice = 2 * table if shape.tables == 1 else 0
     depths = tuple(stack.blocks for stack in shape.stacks)
-    if isinstance(method, Layers) and len(depths) == 1:
-        depths = (min(method.last, depths[0]),)
+    # Of an encoder the last blocks are reached through the whole decoder; checkpointed blocks all keep their inputs.
+    if isinstance(method, Layers) and not work.recipe.train.gradient_checkpointing:
+        depths = (min(method.last, depths[0]), *depths[1:])
     return Sizes(
         width=shape.width, depths=depths, vocabulary=shape.vocabulary, itemsize=size, weights=weights,
-        trained=work.trained, new=new, table=table, twice=2 * table if shape.tables == 1 else 0, dense=dense,
+        trained=work.trained, mapped=mapped, table=table, twice=twice,
+        apart=shape.tables * table + twice if kind == "cpu" and table >= APART else 0, dense=dense,
         separable=work.engine.separable,
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """Tracing: what the engine holds in memory, told by narrow copies of the very model that go through it.
 
-A copy has the model's config but two or three blocks, heads of 8 or 16 numbers and all else narrower in
+A copy has the model's config but two or three blocks, heads of 8 to 32 numbers and all else narrower in
 proportion; its weights are random. The method is put onto it and one batch goes forward and backward through the
 training's own functions, while every tensor that is made or let go of is counted. A few copies of other widths,
 depths and rows give the slopes of `planning.memory.Traced`: a change of the engine changes the plan by itself.
@@ -23,7 +23,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from tunesmith import methods
 from tunesmith.data.encode import Encoded, Encoder, Kind
-from tunesmith.method import Layers, Lora, Method, PromptTuning, Qlora, SparseMask
+from tunesmith.errors import ModelError
+from tunesmith.method import Layers, Lora, Method, PromptTuning, PTuning, Qlora, SparseMask
 from tunesmith.models import device, fused, head
 from tunesmith.models.attention import BLOCK_BYTES, can_pack
 from tunesmith.models.load import Model
@@ -34,9 +35,10 @@ from tunesmith.training import batches, loop
 
 WORDS = 64  # the vocabulary of a copy: its head weighs nothing beside the blocks
 DEPTH = 2
+HIDDEN = 8
 ENCODER_DECODERS = ("t5", "mt5")
 # The width of a head, then the prompt and the answer of each row: enough to tell the features apart.
-DECODERS = ((8, [(56, 8)] * 2), (16, [(56, 8)] * 2), (8, [(112, 16)]), (8, [(56, 8)] * 3))
+DECODERS = ((16, [(56, 8)] * 2), (32, [(56, 8)] * 2), (16, [(112, 16)]), (16, [(56, 8)] * 3))
 BOTH = (
     (8, [(48, 16)] * 2), (16, [(48, 16)] * 2), (8, [(96, 16)] * 2), (16, [(96, 16)] * 2),
     (8, [(48, 32)] * 2), (16, [(48, 32)] * 2), (8, [(48, 16)] * 4), (8, [(48, 16)]),
@@ -88,15 +90,30 @@ def _traced(config: str, method: str, checkpointing: bool, dtype: torch.dtype) -
 
 
 def _told(values: Mapping[str, Any], way: Any, checkpointing: bool, dtype: torch.dtype) -> tuple[Traced, Engine]:
+    """Give slopes from the narrowest copies that take the method: a rank can be too large for narrow layers."""
+    times, narrowest = 1, min(width for width, _ in _points(values))
+    while True:
+        try:
+            return _found(values, way, times, checkpointing, dtype)
+        except ModelError:
+            times *= 2
+            if times * narrowest > _own_head(values):
+                raise
+
+
+def _found(
+    values: Mapping[str, Any], way: Any, times: int, checkpointing: bool, dtype: torch.dtype
+) -> tuple[Traced, Engine]:
+    """Give slopes from copies that are `times` as wide as the narrowest."""
     both = values["model_type"] in ENCODER_DECODERS
     depths = [(DEPTH, DEPTH), (DEPTH + 1, DEPTH), (DEPTH, DEPTH + 1)] if both else [(DEPTH,), (DEPTH + 1,)]
-    points, kept, brief = [], [], []
-    for width, lengths in BOTH if both else DECODERS:
-        models = [_copy(values, way, Narrow(width, depth, checkpointing, dtype)) for depth in depths]
+    points, kept, brief, block = [], [], [], _block(dtype)
+    for width, lengths in _points(values):
+        models = [_copy(values, way, Narrow(times * width, depth, checkpointing, dtype)) for depth in depths]
         rows = _rows(lengths, way.virtual_tokens)
         held = [measure(model, rows) for model in models]
         engine = _engine(models[0], rows)
-        load = load_of(rows_lengths(rows), engine.laying, _block(dtype), batches.shared(rows) if engine.shares else 0)
+        load = load_of(rows_lengths(rows), engine.laying, block, batches.shared(rows) if engine.shares else 0)
         points.append((features(load, models[0].width), passing(load, models[0].width)))
         kept.append([*(one.kept - held[0].kept for one in held[1:]), held[0].kept])
         brief.append([held[-1].forward, held[-1].backward])
@@ -108,11 +125,16 @@ def _told(values: Mapping[str, Any], way: Any, checkpointing: bool, dtype: torch
         rest=tuple((rest - DEPTH * blocks.sum(0)).tolist()),
         forward=tuple(forward.tolist()),
         backward=tuple(backward.tolist()),
-        block=_block(dtype),
+        block=block,
         piece=head.PIECE,
         room=fused.LOGITS * 4,
     )
     return traced, engine
+
+
+def _points(values: Mapping[str, Any]) -> Any:
+    """Give the widths of heads and the rows that copies are made and asked of."""
+    return BOTH if values["model_type"] in ENCODER_DECODERS else DECODERS
 
 
 def _slopes(points: Sequence[tuple[float, ...]], found: Sequence[Sequence[int]]) -> Any:
@@ -133,6 +155,8 @@ def _alike(method: Any) -> str:
             method = method.model_copy(update={"score": "random"})
         case PromptTuning():
             method = method.model_copy(update={"init": "text"})
+        case PTuning():  # what its network holds does not grow with the rows
+            method = method.model_copy(update={"hidden": HIDDEN})
         case Layers():
             method = Layers(last=DEPTH + 1)
     return str(method.model_dump_json())
@@ -190,14 +214,19 @@ SMALL = {
 }
 
 
+def _own_head(values: Mapping[str, Any]) -> int:
+    """Give the width of one of the model's own heads."""
+    return int(values.get("d_kv") or values.get("head_dim") or values["hidden_size"] // values["num_attention_heads"])
+
+
 def _narrowed(values: Mapping[str, Any], narrow: Narrow) -> dict[str, Any]:
     """Give the fields of a config that make it narrow, all in the proportion of the heads' width."""
     if values["model_type"] in ENCODER_DECODERS:
-        ratio = narrow.head / values["d_kv"]
+        ratio = narrow.head / _own_head(values)
         fields = {"d_kv": narrow.head, "num_layers": narrow.depths[0], "num_decoder_layers": narrow.depths[1]}
         return {**fields, **{name: max(2, round(values[name] * ratio)) for name in ("d_model", "d_ff")}}
     heads = values["num_attention_heads"]
-    own = values.get("head_dim") or values["hidden_size"] // heads
+    own = _own_head(values)
     ratio = narrow.head / own
     hidden = (
         heads * narrow.head if own * heads == values["hidden_size"] else 2 * round(values["hidden_size"] * ratio / 2)
@@ -218,7 +247,10 @@ def _engine(model: Model, rows: Sequence[Encoded]) -> Engine:
 
 
 def measure(model: Model, rows: Sequence[Encoded]) -> Held:
-    """Take one batch forward and backward, as a training does, and give what was held."""
+    """Take one batch forward and backward, as a training does, and give what was held.
+
+    Gradients that are done are left out: how many there are is known, and they grow with the weights, not the batch.
+    """
     batch = loop.make_batch(model, rows)
     weights = [weight for weight in model.net.parameters() if weight.requires_grad]
     marks: list[tuple[int, int]] = []
@@ -231,8 +263,11 @@ def measure(model: Model, rows: Sequence[Encoded]) -> Held:
             loss, _ = head.loss_at(model.net, batch.inputs, batch.keep, batch.targets)
             ending.remove()
             live.restart()
+            hooks = [weight.register_hook(live.leave_out) for weight in weights]
             torch.autograd.grad(loss, weights, allow_unused=True)
             backward = live.peak
+            for hook in hooks:
+                hook.remove()
     kept, most = marks[0]
     return Held(kept, most - kept, backward - kept)
 
@@ -243,6 +278,7 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, net: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
+        self._counted: set[int] = set()
         self._known = {one.untyped_storage()._cdata for one in (*net.parameters(), *net.buffers())}
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -258,13 +294,23 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         most, self.peak = self.peak, self.now
         return most
 
+    def leave_out(self, tensor: Tensor) -> None:
+        """Count the bytes of a tensor no longer."""
+        storage = tensor.untyped_storage()
+        if storage._cdata in self._counted:
+            self._free(storage._cdata, storage.nbytes())
+            self._known.add(storage._cdata)  # so that a view of it does not count either
+
     def _take(self, storage: torch.UntypedStorage) -> None:
         key, size = storage._cdata, storage.nbytes()
         self._known.add(key)
+        self._counted.add(key)
         self.now += size
         self.peak = max(self.peak, self.now)
         weakref.finalize(storage, self._free, key, size)
 
     def _free(self, key: int, size: int) -> None:
         self._known.discard(key)
-        self.now -= size
+        if key in self._counted:
+            self._counted.discard(key)
+            self.now -= size

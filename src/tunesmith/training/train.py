@@ -90,11 +90,13 @@ def train(
         if recipe.train.gradient_checkpointing:
             model.net.activation_checkpointing_enable({"use_reentrant": False})
         evidence = Evidence(labels(prepared.prompts), partial(gradients, model, plan), method_state(found))
+        device.reset_peak()
         fit = methods.prepare(model, recipe.method, recipe.seed, evidence)
+        most = device.peak_bytes()
         optimizer = MasterAdamW(model.net.named_parameters(), recipe.train, recipe.method.rate_factor)
         past, learning = restore(run, optimizer, found), Learning(fit, optimizer)
         with export(recipe.track, run, _say):
-            run.finish(_learn(model, prepared, learning, recipe, Start(run, plan, found, past, gauging)))
+            run.finish(_learn(model, prepared, learning, recipe, Start(run, plan, found, past, gauging, most)))
         if run.done:
             remove(folder / "checkpoints")
             clear(run)
@@ -111,13 +113,17 @@ def check_context(name: str, context: int | None, recipe: Recipe) -> None:
 
 
 class Start(NamedTuple):
-    """Where a training starts: its run, its steps laid out, the checkpoint it goes on from, the logs up to there."""
+    """Where a training starts: its run, its steps laid out, the checkpoint it goes on from, the logs up to there.
+
+    `most` are the bytes that were held while the method was put on: some choose what learns by gradients.
+    """
 
     run: Run
     plan: Plan
     found: Checkpoint | None
     past: Past
     gauging: Gauging | None
+    most: int
 
 
 def _say(told: str) -> None:
@@ -126,7 +132,7 @@ def _say(told: str) -> None:
 
 def _learn(model: Model, prepared: Prepared, learning: Learning, recipe: Recipe, start: Start) -> Summary:
     """Go through the loop, log each step, save on the way and at the end; give the summary."""
-    run, plan, found, past, gauging = start
+    run, plan, found, past, gauging, most = start
     device.reset_peak()
     begun = _begin(model, prepared, recipe, found)
     every = recipe.train.checkpoint_every
@@ -161,7 +167,7 @@ def _learn(model: Model, prepared: Prepared, learning: Learning, recipe: Recipe,
     seconds = before + time.perf_counter() - started
     if not log:
         raise RunError("no step could be taken", fix="look at the rows named in troubles.jsonl")
-    facts = _summary(model, log, begun)
+    facts = _summary(model, log, begun, most)
     finished = over or wish.by is None or log[-1].step == plan.steps
     checkpoints = run.folder / "checkpoints"
     adapter = adapters.save(model, recipe, checkpoints)
@@ -195,14 +201,14 @@ def _begin(model: Model, prepared: Prepared, recipe: Recipe, found: Checkpoint |
     return Begun(first_validation_loss=before)
 
 
-def _summary(model: Model, log: Sequence[Step], begun: Begun) -> Summary:
+def _summary(model: Model, log: Sequence[Step], begun: Begun, most: int) -> Summary:
     last = log[-1]
     return Summary(
         tokens=last.tokens,
         answer_tokens=last.answer_tokens,
         seconds=last.seconds,
         tokens_per_second=last.tokens / last.seconds,
-        peak_memory_bytes=device.peak_bytes(),
+        peak_memory_bytes=max(most, device.peak_bytes()),
         total_parameters=model.parameters(),
         trainable_parameters=model.parameters(trainable=True),
         steps=last.step,
