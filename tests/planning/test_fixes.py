@@ -73,8 +73,8 @@ def test_4_bits_are_suggested_with_what_they_need(recipe, monkeypatch, tmp_path)
     made = lora.model_copy(update={"fixes": (fix,)})
     assert "  pip install 'tunesmith[quant]', then -s method.name=qlora" in "\n".join(plan_lines(made))
     with pytest.raises(FitError) as wrong:
-        monkeypatch.setattr(memory, "plan", lambda *_, **__: made)
-        memory.fitting(recipe(), tmp_path)
+        monkeypatch.setattr(memory, "this_machine", lambda _: machine_with(1))
+        memory.fitting(recipe(), tmp_path, made)
     assert wrong.value.fix.startswith("pip install")
 
 

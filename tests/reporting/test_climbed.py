@@ -34,7 +34,8 @@ def test_every_rung_has_its_place_and_one_passed_over_its_reason(climb):
         ("LoRA", True),
         ("full fine-tuning", False),
     ]
-    assert "full fine-tuning passed over 9.1 GB needed, 4.0 GB free" in text(render([climb]))
+    told = "full fine-tuning passed over 9.1 GB needed, 4.0 GB free To have it taken: -s train.batch_tokens=512"
+    assert told in text(render([climb]))
 
 
 def test_a_rung_is_set_against_the_one_below_it(climb):
@@ -277,7 +278,7 @@ def test_one_rung_taken_of_many_is_told_with_its_price(tmp_path):
     assert headings(page)[0] == "The ladder"
     assert "Why this rung" not in headings(page)
     assert "When the dearer rung pays" not in headings(page)
-    assert "tests of this climb" not in text(page)
+    assert "Holm" not in text(page)
     assert "the other rungs" not in text(page)
     assert "The thin line" not in text(page)
     assert "few-shot passed over the context is full" in text(page)

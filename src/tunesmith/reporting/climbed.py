@@ -292,7 +292,9 @@ def totals_chart(climb: Climbed) -> Chart | None:
 def overtaken(one: BreakEven) -> str:
     """Say from how many requests on a rung is cheaper in all than another."""
     if one.requests is None:
-        return f"{one.rung} never becomes cheaper in all than {one.than}: each of its requests costs at least as much."
+        return (
+            f"{one.rung} never becomes cheaper in all than {one.than}: its requests cost as much, or nearly, or more."
+        )
     return f"{one.rung} is cheaper in all than {one.than} from {whole(one.requests)} requests on."
 
 
