@@ -41,6 +41,7 @@ def test_a_probe_takes_the_passes_of_a_step_two_at_most(recipe, accumulate, pass
     asked = recipe("train.batch_tokens=256", f"train.accumulate={accumulate}")
     made = probe(asked, plan(asked, machines=[this_machine(asked)]))
     assert [len(group) for group in seen[0]] == [passes] * 3
+    assert [len(group) for group in seen[1]] == [1] * 6
     assert made.probed.passes == passes
     assert ("taken 2 times in each" in " ".join(plan_lines(made))) == (passes > 1)
 
@@ -54,3 +55,13 @@ def test_the_optimizer_is_charged_once_a_step(recipe):
         told = calibrated(made, Taken(1, 3.0 * passes + 1.0, 100, passes, 1.0), flops).outlooks[0]
         assert told.seconds == pytest.approx(10 * 3.0 + made.steps * 1.0)
         assert told.price == pytest.approx(2.0 * told.seconds / 3600)
+
+
+def test_time_is_told_from_batches_of_all_weights_and_the_beginning_is_paid_once(recipe):
+    """By hand: the heaviest batch goes at twice the speed of the others, of which there are ten times 3 seconds."""
+    made = plan(recipe("train.batch_tokens=256"), machines=[machine_with(2**40)])
+    first = made.outlooks[0]
+    flops = first.seconds * first.rate / 10
+    taken = Taken(1, 1.5 + 0.5, 100, 1, 0.5, 7.0, (2.5, 4.5))
+    told = calibrated(made, taken, flops, [0.5 * flops, 1.5 * flops]).outlooks[0]
+    assert told.seconds == pytest.approx(10 * 3.0 + made.steps * 0.5 + 7.0)

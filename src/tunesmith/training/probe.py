@@ -1,7 +1,12 @@
-"""The probe: three steps of the heaviest batch, for real, beside what was planned for them."""
+"""The probe: three steps of the heaviest batch, for real, beside what was planned for them; and a few of others.
+
+The heaviest batch decides about memory. It is no measure of time: its rows part evenly over the cores, where a batch of
+one long row and little else leaves one of them idle. So a few batches of other weights are taken for time.
+"""
 
 import itertools
 import time
+from collections.abc import Sequence
 from functools import partial
 from statistics import median
 from typing import NamedTuple
@@ -26,13 +31,15 @@ from tunesmith.training.planned import flops_of, heaviest, load_rows, sizes_of, 
 from tunesmith.training.prepare import Prepared, labels, load_work, prepare_rows, training_encoder
 
 STEPS = 3
+OTHERS = 6  # batches that time is told from, of evenly spread weights
 PASSES = 2  # of a step, at most: a second one finds the first one's gradients, and so would a third
 
 
 class Taken(NamedTuple):
     """What the steps took: the most memory in bytes; of one, after the first, seconds, passes and real tokens.
 
-    `once` are those of its seconds that go to the optimizer, however many passes there are.
+    `once` are those of its seconds that go to the optimizer, however many passes there are, `began` those that the
+    first step took more than the others, `others` those of steps of one other batch each.
     """
 
     peak: int
@@ -40,13 +47,15 @@ class Taken(NamedTuple):
     tokens: int
     passes: int = 1
     once: float = 0.0
+    began: float = 0.0
+    others: tuple[float, ...] = ()
 
 
 def probe(recipe: Recipe, made: Plan, task: Task | Blend | None = None) -> Plan:
     """Take three steps of the heaviest batch on this machine, and give the plan with what they took.
 
-    A step has the passes that the recipe gives it, two at most. Time is then planned from theirs. Nothing is saved.
-    Raises FitError for a plan that does not fit, and what a training would.
+    A step has the passes that the recipe gives it, two at most. Time is then planned from a few steps of other batches.
+    Nothing is saved. Raises FitError for a plan that does not fit, and what a training would.
     """
     if not made.fits():
         raise too_large(f"{made.method} on {made.model}", made)
@@ -57,17 +66,27 @@ def probe(recipe: Recipe, made: Plan, task: Task | Blend | None = None) -> Plan:
     (batch, *_) = heaviest(work, sizes_of(work, device.current().type))
     epochs = work.rows.layout.epochs if work.rows.layout else ()
     passes = min(PASSES, max((len(group) for epoch in epochs for group in epoch), default=1))
-    taken = _steps(recipe, prepared, Layout((((tuple(batch),) * passes,) * STEPS,)))
-    return calibrated(made, taken, flops_of(work, load_rows(work, batch)))
+    weights = sorted(
+        ((flops_of(work, load_rows(work, one)), one) for epoch in epochs for group in epoch for one in group),
+        key=lambda pair: pair[0],
+    )
+    spread = [weights[len(weights) * (2 * i + 1) // (2 * OTHERS)] for i in range(OTHERS)]
+    heavy = (((tuple(batch),) * passes,) * STEPS,)
+    taken = _steps(recipe, prepared, Layout((*heavy, tuple((tuple(one),) for _, one in spread))))
+    return calibrated(made, taken, flops_of(work, load_rows(work, batch)), [weight for weight, _ in spread])
 
 
-def calibrated(made: Plan, taken: Taken, flops: float) -> Plan:
+def calibrated(made: Plan, taken: Taken, flops: float, others: Sequence[float] = ()) -> Plan:
     """Give the plan with the times of its first machine, this one, at the rate of the steps that were taken.
 
-    `flops` are those of one pass. The optimizer's time is charged once for each step of the training.
+    `flops` are those of one pass of the heaviest batch, `others` those of the other batches; without them the heaviest
+    gives the rate. The optimizer's time is charged once for each step of the training, the beginning's once in all.
     """
-    first, *others = made.outlooks
-    ratio = first.rate * (taken.seconds - taken.once) / (taken.passes * flops)
+    first, *rest = made.outlooks
+    seconds, done = taken.seconds - taken.once, taken.passes * flops
+    if others:
+        seconds, done = sum(max(0.0, one - taken.once) for one in taken.others), sum(others)
+    ratio = first.rate * seconds / done
     probed = Probed(
         peak_bytes=taken.peak,
         planned_bytes=made.counted_bytes,
@@ -76,7 +95,7 @@ def calibrated(made: Plan, taken: Taken, flops: float) -> Plan:
         tokens_per_second=taken.tokens / taken.seconds,
         passes=taken.passes,
     )
-    seconds = first.seconds * ratio + made.steps * taken.once
+    seconds = first.seconds * ratio + made.steps * taken.once + taken.began
     told = {
         "rate": first.rate / ratio,
         "seconds": seconds,
@@ -88,7 +107,7 @@ def calibrated(made: Plan, taken: Taken, flops: float) -> Plan:
         one.model_copy(update={"seconds": one.seconds * ratio, "price": one.price and one.price * ratio})
         for one in made.rungs
     ]
-    outlooks = (first.model_copy(update=told), *others)
+    outlooks = (first.model_copy(update=told), *rest)
     return made.model_copy(update={"outlooks": outlooks, "rungs": tuple(asked), "probed": probed})
 
 
@@ -103,11 +122,12 @@ def _steps(recipe: Recipe, prepared: Prepared, layout: Layout) -> Taken:
     optimizer = MasterAdamW(model.net.named_parameters(), recipe.train, recipe.method.rate_factor)
     device.reset_peak()
     log = [one for one in steps(model, optimizer, layout, [], recipe, Past()) if isinstance(one, Step)]
-    if len(log) < STEPS:
+    if len(log) < layout.steps:
         raise ModelError("a step of the probe had no finite loss", fix="preview the rows, or lower train.learning_rate")
     each = [after.seconds - before.seconds for before, after in itertools.pairwise(log)]
-    peak, seconds, passes = device.peak_bytes(), median(each), len(layout.epochs[0][0])
-    return Taken(peak, seconds, log[0].tokens, passes, min(_once(optimizer, recipe), 0.9 * seconds))
+    peak, seconds, passes = device.peak_bytes(), median(each[: STEPS - 1]), len(layout.epochs[0][0])
+    once, began = min(_once(optimizer, recipe), 0.9 * seconds), max(0.0, log[0].seconds - seconds)
+    return Taken(peak, seconds, log[0].tokens, passes, once, began, tuple(each[STEPS - 1 :]))
 
 
 def _once(optimizer: MasterAdamW, recipe: Recipe) -> float:
