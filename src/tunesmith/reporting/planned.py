@@ -91,7 +91,7 @@ def _probed(made: Plan) -> list[str]:
     return [
         f"probe, 3 steps of the heaviest batch{passes}: peak {gibibytes(told.peak_bytes)} (planned {memory:+.0%}), "
         f"{told.step_seconds:.2f} s a step (planned {seconds:+.0%}), {told.tokens_per_second:.0f} tokens/s; "
-        "the time above is at this speed"
+        "the time above is at the speed of six batches of all sizes"
     ]
 
 
