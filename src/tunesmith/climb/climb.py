@@ -79,8 +79,8 @@ def _pairs(ladders: Sequence[Sequence[Step]]) -> int:
 class Climb:
     """A climb under way: the rungs so far, and the tests of each pair of those that were taken.
 
-    `pairs` are all that there can be, `plans` those of the trainings, by their folder. `before` says of the rungs that
-    were passed over before the climb was stopped why: they are not taken because there is more memory now.
+    `pairs` are all that there can be, `plans` those of the trainings, by their folder. `before` are the rungs that were
+    passed over before the climb was stopped: more memory that is free now makes no other climb of it.
     """
 
     root: Run
@@ -125,11 +125,15 @@ class Climb:
         """Give a rung as memory allows it. Raises FitError for one that cannot be trained at all."""
         if step.recipe is not None and "train" not in self.shared.task.splits():
             raise FitError("the task has no training rows", fix="give it a 'train' split")
+        self._pass_over_again(step)
         step = fitted(step, self.root.folder, self.plans.get(step.folder))
+        self._pass_over_again(step)  # under the name of what stands for it
+        return step
+
+    def _pass_over_again(self, step: Step) -> None:
         passed = self.before.get(step.name)
         if passed is not None:
             raise FitError(str(passed.passed_over), fix=passed.fix or "")
-        return step
 
     def _pass_over(self, step: Step, why: str | TunesmithError) -> None:
         told, fix = (why.what, why.fix) if isinstance(why, TunesmithError) else (why, None)
