@@ -170,7 +170,7 @@ def test_what_no_training_can_take_is_refused_before_the_first_rung(
 ):
     with pytest.raises(wrong, match=says):
         climb(recipe_for(tiny("chat"), *settings, task=str(colours_file)), tmp_path / "climb", ASKED, say=print)
-    assert not (tmp_path / "climb" / "zero-shot").exists()
+    assert not (tmp_path / "climb").exists(), "the corrected command finds its folder free"
 
 
 def test_a_full_disk_stops_a_climb_and_what_was_passed_over_before_stays_so(tiny, colours_file, tmp_path, monkeypatch):

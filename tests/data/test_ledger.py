@@ -18,6 +18,15 @@ def test_a_row_that_is_too_long_stops_the_run_by_default():
     assert "length.max_tokens=21" in error.value.fix
 
 
+def test_of_several_rows_that_are_too_long_the_longest_is_named_so_that_the_fix_is_enough_for_all():
+    with pytest.raises(FitError) as error:
+        admit(rows(21, 25, 10, 22), Length(max_tokens=20))
+    assert error.value.what == (
+        "row r1: 25 tokens (3 of them answer), length.max_tokens is 20, the longest of 3 such rows"
+    )
+    assert len(admit(rows(21, 25, 10, 22), Length(max_tokens=25))[0]) == 4
+
+
 def test_dropped_rows_are_named_and_counted():
     kept, ledger = admit(rows(10, 21, 12), Length(max_tokens=20, overflow="drop", budget=0.5))
     assert [row.id for row in kept] == ["r0", "r2"]
@@ -33,9 +42,8 @@ def test_trimming_keeps_the_whole_answer_and_the_prompts_end():
 
 def test_an_answer_is_never_cut():
     long = [Encoded("r0", (1, 2), tuple(range(30)))]
-    for overflow in ("error", "trim_prompt"):
-        with pytest.raises(FitError, match="its answer alone is 30 tokens"):
-            admit(long, Length(max_tokens=20, overflow=overflow, budget=1.0))
+    with pytest.raises(FitError, match="its answer alone is 30 tokens"):
+        admit(long, Length(max_tokens=20, overflow="trim_prompt", budget=1.0))
 
 
 def test_more_losses_than_the_budget_stop_the_run():

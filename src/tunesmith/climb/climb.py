@@ -26,7 +26,7 @@ from tunesmith.reporting.report import write_report
 from tunesmith.runs.lock import only_writer
 from tunesmith.runs.machine import describe
 from tunesmith.runs.records import Score
-from tunesmith.runs.run import Run
+from tunesmith.runs.run import Run, vacant
 from tunesmith.runs.rungs import RUNGS, VERDICT, Contrast, Rung, rungs_of
 
 FINER = 200  # swaps for each pair: the least p-value there can be, corrected, is then 1/200
@@ -57,17 +57,28 @@ def climb(
         Run.open(folder).refuse_other(told)
         say(f"{folder} has come to its end: nothing to do")
         return Run.open(folder)
+    if not resume:
+        vacant(folder)
+    ladders = ladder(recipe, asked, task)
+    plans = _look_ahead(ladders, task, folder)  # first: what is refused here leaves no folder in the way
     root = Run.begin(folder, told) if resume else Run.create(folder, told)
     with only_writer(folder):
         if not (folder / "provenance.json").is_file():
             root.write_json("provenance.json", describe(command))
-        ladders = ladder(recipe, asked, task)
-        going = Climb(root, Shared(task, recipe, folder, asked.rows, tuple(command)), asked, say, _pairs(ladders))
-        going.look_ahead(ladders)
+        shared = Shared(task, recipe, folder, asked.rows, tuple(command))
+        before = {rung.name: rung for rung in rungs_of(root) if rung.passed_over} if (folder / RUNGS).is_file() else {}
+        going = Climb(root, shared, asked, say, _pairs(ladders), plans, before)
         for steps in ladders:
             going.up(steps)
         going.conclude()
     return root
+
+
+def _look_ahead(ladders: Sequence[Sequence[Step]], task: Task, folder: Path) -> dict[str, Plan | None]:
+    """Refuse now what would be refused at a later rung, and plan what is to be trained. Raises TunesmithError."""
+    if "train" not in task.splits():
+        return {}
+    return {step.folder: foreseen(step, folder) for steps in ladders for step in steps}
 
 
 def _pairs(ladders: Sequence[Sequence[Step]]) -> int:
@@ -94,14 +105,6 @@ class Climb:
     runs: dict[str, Run] = field(default_factory=dict)
     tests: dict[tuple[str, str], Comparison] = field(default_factory=dict)
     stopped: dict[str, list[str]] = field(default_factory=dict)
-
-    def look_ahead(self, ladders: Sequence[Sequence[Step]]) -> None:
-        """Refuse now what would be refused at a later rung, and plan what is to be trained. Raises TunesmithError."""
-        if (self.root.folder / RUNGS).is_file():
-            self.before = {rung.name: rung for rung in rungs_of(self.root) if rung.passed_over}
-        if "train" in self.shared.task.splits():
-            folder = self.root.folder
-            self.plans = {step.folder: foreseen(step, folder) for steps in ladders for step in steps}
 
     def up(self, ladder: Sequence[Step]) -> None:
         """Take the rungs of one model, until one of the rules ends it."""

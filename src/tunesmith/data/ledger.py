@@ -95,14 +95,17 @@ class Ledger(Record):
 def admit(rows: Sequence[Encoded], length: Length) -> tuple[list[Encoded], Ledger]:
     """Apply the length policy and write the ledger.
 
-    `error` refuses the first row that is too long; `drop` leaves such rows
-    out; `trim_prompt` cuts the prompt's beginning and keeps its end and the
-    whole answer. Raises FitError if a row does not fit and may not be changed,
+    `error` refuses rows that are too long, and names the longest, so that what
+    it says to do is enough for all; `drop` leaves such rows out; `trim_prompt`
+    cuts the prompt's beginning and keeps its end and the whole answer. Raises
+    FitError if a row does not fit and may not be changed,
     or more than `length.budget` of the rows were; DataError if none remain.
     """
     kept: list[Encoded] = []
     trimmed: list[str] = []
     dropped: list[str] = []
+    if length.overflow == "error":
+        _all_fit(rows, length)
     for row in rows:
         if not row.answer:
             raise DataError(f"row {row.id}: has no answer token to learn from", fix="fill or remove that row")
@@ -127,18 +130,25 @@ def admit(rows: Sequence[Encoded], length: Length) -> tuple[list[Encoded], Ledge
     )
 
 
+def _all_fit(rows: Sequence[Encoded], length: Length) -> None:
+    long = [row for row in rows if row.size > length.max_tokens]
+    if not long:
+        return
+    row = max(long, key=lambda one: one.size)
+    others = f", the longest of {len(long)} such rows" if len(long) > 1 else ""
+    raise FitError(
+        f"row {row.id}: {row.size} tokens ({len(row.answer)} of them answer), "
+        f"length.max_tokens is {length.max_tokens}{others}",
+        fix=f"-s length.max_tokens={row.size}, or -s length.overflow=drop or trim_prompt",
+    )
+
+
 def _trimmed(row: Encoded, length: Length) -> Encoded:
     room = length.max_tokens - len(row.answer)
     if room < 1:
         raise FitError(
             f"row {row.id}: its answer alone is {len(row.answer)} tokens, length.max_tokens is {length.max_tokens}",
             fix=f"-s length.max_tokens={row.size}, or -s length.overflow=drop",
-        )
-    if length.overflow == "error":
-        raise FitError(
-            f"row {row.id}: {row.size} tokens ({len(row.answer)} of them answer), "
-            f"length.max_tokens is {length.max_tokens}",
-            fix=f"-s length.max_tokens={row.size}, or -s length.overflow=drop or trim_prompt",
         )
     virtual = tuple(token for token in row.prompt if token < 0)
     return replace(row, prompt=(*virtual, *row.prompt[len(row.prompt) - room + len(virtual) :]))
