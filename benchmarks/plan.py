@@ -8,7 +8,8 @@ Each case is a process of its own: three steps of a training, through `train` it
 T5 of random weights. What was planned before the first step is set beside `summary.json`. `--time` probes, and
 then trains a dozen steps on rows of mixed lengths; run it on a quiet machine. `--published` plans models of which
 only the config is at hand, beside figures from papers. Cases that `results/plan.json` has already are left out;
-`--again` takes them anew.
+`--again` takes them anew. A machine may be a third slower from one minute to the next, so times are taken in several
+`--rounds`, each through all cases; a case's error is the median of its rounds, which are all kept.
 """
 
 import argparse
@@ -92,6 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("memory", "time", "published", "again"):
         parser.add_argument(f"--{name}", action="store_true")
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.only:
@@ -100,7 +102,7 @@ def main() -> None:
     known: dict[str, Any] = json.loads(OUT.read_text(encoding="utf-8")) if OUT.is_file() else {}
     for kind, cases in (("memory", MEMORY), ("time", TIME)):
         if getattr(asked, kind):
-            _take(known, kind, cases, asked.again)
+            _take(known, kind, cases, asked.again, asked.rounds)
     if asked.published:
         known["published"] = [published(one) for one in PUBLISHED]
         print(*known["published"], sep="\n")
@@ -113,16 +115,24 @@ def main() -> None:
     _write(known)
 
 
-def _take(known: dict[str, Any], kind: str, cases: list[dict[str, Any]], again: bool) -> None:
-    had = {json.dumps(one["case"]): one for one in known.get(kind, ())}
-    for case in cases:
-        if again or json.dumps(case) not in had:
+def _take(known: dict[str, Any], kind: str, cases: list[dict[str, Any]], again: bool, rounds: int) -> None:
+    had = {json.dumps(one["case"]): one["rounds"] for one in known.get(kind, ()) if not again}
+    for number in range(rounds):
+        for case in cases:
+            taken = had.setdefault(json.dumps(case), [])
+            if len(taken) > number:
+                continue
             command = [sys.executable, __file__, "--only", json.dumps({**case, "timed": kind == "time"})]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            had[json.dumps(case)] = {"case": case, **json.loads(done.splitlines()[-1])}
-            print(had[json.dumps(case)], flush=True)
-        known[kind] = [had[json.dumps(one)] for one in cases if json.dumps(one) in had]
-        _write(known)
+            taken.append(json.loads(done.splitlines()[-1]))
+            print(case, taken[-1], flush=True)
+            known[kind] = [_told(one, had[json.dumps(one)]) for one in cases if had.get(json.dumps(one))]
+            _write(known)
+
+
+def _told(case: dict[str, Any], rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Give a case with the median error of its rounds, and all of them."""
+    return {"case": case, "error": statistics.median(one["error"] for one in rounds), "rounds": rounds}
 
 
 def _write(known: dict[str, Any]) -> None:

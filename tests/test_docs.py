@@ -58,9 +58,8 @@ def reader(tmp_path, monkeypatch, tiny):
     shutil.copytree(tiny("chat"), tmp_path / "path" / "to" / "another")
     config = tmp_path / "path" / "to" / "another" / "config.json"
     told = json.loads(config.read_text(encoding="utf-8"))
-    config.write_text(
-        json.dumps({**told, "max_position_embeddings": 2048})
-    )  # room for what the recipe's default allows
+    # Room for what the recipe's default allows.
+    config.write_text(json.dumps({**told, "max_position_embeddings": 2048}), encoding="utf-8")
     (tmp_path / "notes.yaml").write_text(next(text for kind, text in BLOCKS if "name: notes" in text))
     rows = [
         {"id": str(i), "dialogue": f"A: Is it {i}?\nB: It is.", "summary": f"It is {i}.", "summary1": f"It is {i}."}

@@ -98,8 +98,8 @@ def admit(rows: Sequence[Encoded], length: Length) -> tuple[list[Encoded], Ledge
     `error` refuses rows that are too long, and names the longest, so that what
     it says to do is enough for all; `drop` leaves such rows out; `trim_prompt`
     cuts the prompt's beginning and keeps its end and the whole answer. Raises
-    FitError if a row does not fit and may not be changed,
-    or more than `length.budget` of the rows were; DataError if none remain.
+    FitError if a row does not fit and may not be changed, or more than
+    `length.budget` of the rows were; DataError if none remain.
     """
     kept: list[Encoded] = []
     trimmed: list[str] = []
