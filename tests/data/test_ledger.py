@@ -44,6 +44,9 @@ def test_an_answer_is_never_cut():
     long = [Encoded("r0", (1, 2), tuple(range(30)))]
     with pytest.raises(FitError, match="its answer alone is 30 tokens"):
         admit(long, Length(max_tokens=20, overflow="trim_prompt", budget=1.0))
+    with pytest.raises(FitError) as error:  # what would not help is not told to be done
+        admit(long, Length(max_tokens=20))
+    assert error.value.fix == "-s length.max_tokens=32, or -s length.overflow=drop"
 
 
 def test_more_losses_than_the_budget_stop_the_run():

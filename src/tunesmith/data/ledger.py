@@ -136,10 +136,11 @@ def _all_fit(rows: Sequence[Encoded], length: Length) -> None:
         return
     row = max(long, key=lambda one: one.size)
     others = f", the longest of {len(long)} such rows" if len(long) > 1 else ""
+    trimmed = "" if any(len(one.answer) >= length.max_tokens for one in long) else " or trim_prompt"
     raise FitError(
         f"row {row.id}: {row.size} tokens ({len(row.answer)} of them answer), "
         f"length.max_tokens is {length.max_tokens}{others}",
-        fix=f"-s length.max_tokens={row.size}, or -s length.overflow=drop or trim_prompt",
+        fix=f"-s length.max_tokens={row.size}, or -s length.overflow=drop{trimmed}",
     )
 
 
