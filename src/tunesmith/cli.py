@@ -236,7 +236,8 @@ def climb(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
         typer.Option("--model", help="An alias, folder, .gguf file or hub id; several climb side by side."),
     ] = None,
     target: Annotated[
-        str | None, typer.Option("--target", metavar="METRIC=VALUE", help="Stop at the first rung that reaches it.")
+        str | None,
+        typer.Option("--target", metavar="METRIC=VALUE", help="Climb to the first rung that reaches it."),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Test rows, the first of a seeded order.")] = None,
     requests: Annotated[
@@ -244,8 +245,9 @@ def climb(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
     ] = 1000,
     price: Annotated[float | None, typer.Option("--price", min=0.0, help="What an hour here costs.")] = None,
     shots: Annotated[
-        str, typer.Option("--shots", metavar="K,K,...", help="Numbers of examples that few-shot is chosen from.")
-    ] = "2,4,8",
+        str,
+        typer.Option("--shots", metavar="K,K,...", help="Numbers of examples to choose from."),
+    ] = "2,4,8,16,32",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a climb that was stopped.")] = False,
     settings: Settings = None,
 ) -> None:

@@ -38,6 +38,10 @@ class RunError(TunesmithError):
     """A run folder is not in the state the command needs."""
 
 
+class DivergedError(RunError):
+    """A training whose loss is no number: the same command would end the same way."""
+
+
 class ForgotError(RunError):
     """A training came to its end, but forgot more than it may."""
 

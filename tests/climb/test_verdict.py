@@ -68,7 +68,7 @@ def test_the_rung_that_beats_all_others_is_taken_and_when_it_has_paid_is_said():
     assert (made.recommended, made.good) == ("LoRA", ("LoRA",))
     assert "every other rung is significantly beaten" in made.sentence
     # 600 - 60 seconds more to make, 1.5 seconds less for a request.
-    assert "paid back against few-shot after 360 requests" in made.sentence
+    assert "paid back against few-shot, the best prompt, after 360 requests." in made.sentence
 
 
 def test_of_rungs_that_are_as_good_the_cheapest_over_the_requests_is_taken():
@@ -118,7 +118,33 @@ def test_break_even_is_where_the_totals_cross():
     assert found == {("few-shot", "zero-shot"): None, ("LoRA", "zero-shot"): None, ("LoRA", "few-shot"): 360.0}
     assert LORA.seconds(360) == pytest.approx(FEW.seconds(360))
     noise = FEW.model_copy(update={"request_seconds": 0.6})  # a fifth more than LoRA's: the machine may decide
-    assert [one.requests for one in break_evens({"few-shot": noise, "LoRA": LORA})] == [None]
+    (one,) = break_evens({"few-shot": noise, "LoRA": LORA})
+    assert (one.requests, one.clear) == (pytest.approx(5400), False)
+
+
+def test_a_training_that_no_requests_pay_back_is_said_to_be_bought_for_quality():
+    """Against the prompt that scores best, not against the one that is easiest to beat."""
+    scores = [score(0.27), score(0.20), score(0.31)]
+    made = decide(RUNGS, scores, tests_of((-0.06, 0.001), (0.04, 0.001), (0.11, 0.001)), None, (1000, None))
+    assert made.recommended == "LoRA"
+    assert "not clearly faster than those of zero-shot, the best prompt: what it pays back is quality" in made.sentence
+
+
+def test_a_recommended_prompt_is_set_against_the_training_that_is_as_good():
+    tests = tests_of((0.06, 0.001), (0.11, 0.001), (0.01, 0.6))
+    made = decide(RUNGS, SCORES, tests, None, (100, None))
+    assert made.recommended == "few-shot"
+    assert made.sentence.endswith("From 360 requests on LoRA is cheaper in all.")
+    assert "From" not in decide(RUNGS, SCORES, tests, None, (1000, None)).sentence
+
+
+def test_what_a_recommended_training_leaves_of_other_abilities_is_said():
+    full = Rung(name="full", model="m", cost=LORA.model_copy(update={"trained_parameters": 9000}))
+    tests = corrected({("full", "LoRA"): test_of(0.0, 0.9)})
+    told = [RUNGS[2], full], SCORES[:2], tests, None, (1000, None)
+    assert decide(*told, {"LoRA": 0.843, "full": 0.951}).sentence.endswith("84.3 % is left; full leaves 95.1 %.")
+    assert decide(*told, {"LoRA": 0.99, "full": 0.951}).sentence.endswith("could do besides, 99.0 % is left.")
+    assert "besides" not in decide(*told).sentence
 
 
 def test_the_only_rung_is_not_said_to_beat_others():

@@ -89,7 +89,7 @@ def test_what_is_taken_is_not_taken_once_more(monkeypatch):
     monkeypatch.setattr(here.system, "available_bytes", lambda: 5000)
     if not torch.cuda.is_available():
         assert (this_machine().memory, this_machine().process) == (6000, 1000 + WARM)
-    monkeypatch.setattr(here, "_speed", lambda dtype: 1e12)
+    monkeypatch.setattr(here, "_speed", lambda *_: 1e12)
     monkeypatch.setattr(device, "choose_dtype", lambda asked="auto": device.Dtype(torch.bfloat16, ""))
     monkeypatch.setattr(device, "device_name", lambda: "a GPU")
     monkeypatch.setattr(device, "current", lambda: torch.device("cuda"))

@@ -107,10 +107,11 @@ def climbed_by_two(folder, **verdict):
     rungs = []
     for model, short in (("smollm2", "smollm2"), ("path/to/another", "another")):
         taken = [_rung(folder / short, "zero-shot", 3), _rung(folder / short, "LoRA", 11, method="lora")]
-        passed = Rung(name="full fine-tuning", model=model, method="full", passed_over="it does not fit")
+        passed = Rung(name="full fine-tuning", model=model, passed_over="it does not fit")
         for rung in (*taken, passed):
             places = {key: f"{short}/{place}" for key in ("eval", "train") if (place := getattr(rung, key))}
-            rungs.append(rung.model_copy(update={"name": f"{rung.name} ({short})", "model": model, **places}))
+            named = {"name": f"{rung.name} ({short})", "aside": short, "model": model}
+            rungs.append(rung.model_copy(update={**named, **places}))
     climb.write_json("rungs.json", [rung.model_dump() for rung in rungs])
     names = [rung.name for rung in rungs if rung.cost]
     told = {"recommended": "LoRA (another)", "sentence": "Take LoRA (another).", "reasons": (), "good": (names[-1],)}

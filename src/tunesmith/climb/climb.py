@@ -14,7 +14,17 @@ from tunesmith.climb.ladder import Ladder, Step, below, ladder
 from tunesmith.climb.memory import fitted, foreseen
 from tunesmith.climb.rung import Shared, Taken, prompted, trained
 from tunesmith.data.task import Task, load_task
-from tunesmith.errors import ConfigError, DataError, DiskError, FitError, ForgotError, ModelError, TunesmithError
+from tunesmith.errors import (
+    ConfigError,
+    DataError,
+    DiskError,
+    DivergedError,
+    FitError,
+    ForgotError,
+    ModelError,
+    RunError,
+    TunesmithError,
+)
 from tunesmith.metrics import LOWER_IS_BETTER, metric
 from tunesmith.metrics.interval import SWAPS
 from tunesmith.names import suggest
@@ -26,9 +36,10 @@ from tunesmith.reporting.report import write_report
 from tunesmith.runs.lock import only_writer
 from tunesmith.runs.machine import describe
 from tunesmith.runs.records import Score
-from tunesmith.runs.run import Run, vacant
+from tunesmith.runs.run import Run, differences, vacant
 from tunesmith.runs.rungs import RUNGS, VERDICT, Contrast, Rung, rungs_of
 
+Plans = dict[str, Plan | FitError | None]
 FINER = 200  # swaps for each pair: the least p-value there can be, corrected, is then 1/200
 
 
@@ -60,12 +71,11 @@ def climb(
     if not resume:
         vacant(folder)
     ladders = ladder(recipe, asked, task)
-    plans = _look_ahead(ladders, task, folder)  # first: what is refused here leaves no folder in the way
+    shared = Shared(task, recipe, folder, asked.rows, tuple(command))
+    plans = _look_ahead(ladders, shared)  # first: what is refused here leaves no folder in the way
     root = Run.begin(folder, told) if resume else Run.create(folder, told)
     with only_writer(folder):
-        if not (folder / "provenance.json").is_file():
-            root.write_json("provenance.json", describe(command))
-        shared = Shared(task, recipe, folder, asked.rows, tuple(command))
+        _same_task(root, task, command)
         before = {rung.name: rung for rung in rungs_of(root) if rung.passed_over} if (folder / RUNGS).is_file() else {}
         going = Climb(root, shared, asked, say, _pairs(ladders), plans, before)
         for steps in ladders:
@@ -74,11 +84,31 @@ def climb(
     return root
 
 
-def _look_ahead(ladders: Sequence[Sequence[Step]], task: Task, folder: Path) -> dict[str, Plan | None]:
+def _same_task(root: Run, task: Task, command: Sequence[str]) -> None:
+    """Write down the task's wordings and rows; refuse to go on if they are others than at the start.
+
+    Half of the rungs would be asked one thing, half another. Raises RunError.
+    """
+    told = task.model_dump(mode="json", exclude={"source", "templates"})
+    told["templates"] = {one.name: one.model_dump(mode="json") for one in task.templates}
+    told["rows"] = {split: one["sha256"] for split, one in task.provenance().items()}
+    if not (root.folder / "provenance.json").is_file():
+        root.write_json("provenance.json", {**describe(command), "task": told})
+    changed = differences(root.provenance().get("task", told), told)
+    if changed:
+        raise RunError(
+            f"{root.folder}: was begun with another task: {changed[0]}",
+            fix="go on with the task as it was, or climb into a new folder",
+        )
+
+
+def _look_ahead(ladders: Sequence[Sequence[Step]], shared: Shared) -> Plans:
     """Refuse now what would be refused at a later rung, and plan what is to be trained. Raises TunesmithError."""
-    if "train" not in task.splits():
+    for prompts in ([step for step in steps if step.recipe is None] for steps in ladders):
+        shared.check_rows(prompts[-1])  # of the most examples
+    if "train" not in shared.task.splits():
         return {}
-    return {step.folder: foreseen(step, folder) for steps in ladders for step in steps}
+    return {step.folder: foreseen(step, shared.folder) for steps in ladders for step in steps}
 
 
 def _pairs(ladders: Sequence[Sequence[Step]]) -> int:
@@ -90,8 +120,9 @@ def _pairs(ladders: Sequence[Sequence[Step]]) -> int:
 class Climb:
     """A climb under way: the rungs so far, and the tests of each pair of those that were taken.
 
-    `pairs` are all that there can be, `plans` those of the trainings, by their folder. `before` are the rungs that were
-    passed over before the climb was stopped: more memory that is free now makes no other climb of it.
+    `pairs` are all that there can be, `plans` those of the trainings, or why there is none, by their folder. `before`
+    are the rungs that were passed over before the climb was stopped: more memory that is free now makes no other
+    climb of it.
     """
 
     root: Run
@@ -99,7 +130,7 @@ class Climb:
     asked: Ladder
     say: Callable[[str], None]
     pairs: int
-    plans: dict[str, Plan | None] = field(default_factory=dict)
+    plans: Plans = field(default_factory=dict)
     before: dict[str, Rung] = field(default_factory=dict)
     rungs: list[Rung] = field(default_factory=list)
     runs: dict[str, Run] = field(default_factory=dict)
@@ -120,7 +151,7 @@ class Climb:
                 self._take(steps[place], below(list(self.runs), steps, steps[place]))
             except DiskError:  # with more room the climb goes on
                 raise
-            except (FitError, ForgotError, ModelError) as wrong:
+            except (FitError, DivergedError, ForgotError, ModelError) as wrong:
                 self._pass_over(steps[place], wrong)
             self.root.write_json(RUNGS, [rung.model_dump() for rung in self.rungs])
 
@@ -141,7 +172,9 @@ class Climb:
     def _pass_over(self, step: Step, why: str | TunesmithError) -> None:
         told, fix = (why.what, why.fix) if isinstance(why, TunesmithError) else (why, None)
         self.say(f"{step.name}: passed over, {told}" + (f"\n  fix: {fix}" if fix else ""))
-        self.rungs.append(Rung(name=step.name, model=step.model, method=_method(step), passed_over=told, fix=fix))
+        method = step.recipe.method.name if step.recipe else None
+        who = {"name": step.name, "model": step.model, "aside": step.aside, "method": method}
+        self.rungs.append(Rung(**who, passed_over=told, fix=fix))
 
     def _take(self, step: Step, lower: str | None) -> None:
         """Take one rung, test it against all that were taken before, and say how it stands to the one below."""
@@ -166,7 +199,7 @@ class Climb:
                 return f"{reached[0]} reaches {self.asked.target[1]:g}"
         if not mine:
             return None
-        last = self._last_gain(steps, mine) if step.kind == "full" else None
+        last = self._last_gain(steps, mine) if step.kind == "full" and not step.own else None
         return deciding.not_worth(mine[deciding.best(mine)], last, self.asked.worth)
 
     def _last_gain(self, steps: Sequence[Step], mine: dict[str, Score]) -> Contrast | None:
@@ -177,6 +210,11 @@ class Climb:
 
     def _score(self, name: str) -> Score:
         return self.runs[name].scores()[0]
+
+    def _kept(self, taken: Sequence[Rung]) -> dict[str, float]:
+        """Give the share that is left of what the base could do besides, by rung, where that was measured."""
+        told = {rung.name: Run.open(self.root.folder / rung.train).forgetting() for rung in taken if rung.train}
+        return {name: one.retained for name, one in told.items() if one and one.retained is not None}
 
     def _contrasts(self) -> tuple[Contrast, ...]:
         return deciding.corrected(self.tests, self.pairs)
@@ -194,7 +232,7 @@ class Climb:
         target = self.asked.target[1] if self.asked.target else None
         costing = (self.asked.requests, self.asked.price)
         scores = [self._score(rung.name) for rung in taken]
-        made = deciding.decide(taken, scores, self._contrasts(), target, costing)
+        made = deciding.decide(taken, scores, self._contrasts(), target, costing, self._kept(taken))
         told = [f"Not tried: {deciding.listed(names)}, as {why}." for why, names in self.stopped.items()]
         made = made.model_copy(update={"stopped": " ".join(told) or None, "pairs": self.pairs})
         self.root.write_json(RUNGS, [rung.model_dump() for rung in self.rungs])
@@ -218,7 +256,3 @@ def _check(task: Task, asked: Ladder) -> None:
         )
     if name not in LOWER_IS_BETTER and value > 1:
         raise ConfigError(f"--target {name}={value:g}: {name} goes from 0 to 1", fix=f"--target {name}={value / 100:g}")
-
-
-def _method(step: Step) -> str | None:
-    return step.recipe.method.name if step.recipe else None

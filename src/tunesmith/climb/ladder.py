@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_
 
 from tunesmith.config import Record
 from tunesmith.data.task import Task
-from tunesmith.method import Full, Method, PromptTuning
+from tunesmith.method import Full, Lora, Method, PromptTuning
 from tunesmith.recipe import Recipe
 from tunesmith.reporting.compare import method_title
 
@@ -18,7 +18,8 @@ Kind = Literal["zero-shot", "one-shot", "few-shot", "prompt_tuning", "method", "
 class Step(NamedTuple):
     """One rung before it is taken. A prompt shows one of `shots` numbers of examples; a tuning has a recipe.
 
-    `folder` is where its runs lie, relative to the climb's.
+    `own` says that the tuning is the recipe's own method. `folder` is where its runs lie, relative to the climb's;
+    `aside` is what the climb calls the model, where there are several: the name ends with it.
     """
 
     name: str
@@ -27,6 +28,12 @@ class Step(NamedTuple):
     folder: str
     shots: tuple[int, ...] = ()
     recipe: Recipe | None = None
+    own: bool = False
+    aside: str = ""
+
+    def renamed(self, recipe: Recipe) -> "Step":
+        """Give the rung with another recipe, under the name of what is then trained."""
+        return self._replace(recipe=recipe, name=_named(method_title(recipe.method.name), self.aside))
 
 
 class Ladder(Record):
@@ -34,7 +41,8 @@ class Ladder(Record):
 
     `models` climb besides the recipe's own. `target` is (metric, value) at which a climb ends. `rows` are the test
     rows at most. "Cheapest" is counted over `requests`; `price` is what an hour of this machine costs. `worth` is the
-    least difference of the metric that is worth paying for. `shots` are the numbers of examples tried for few-shot.
+    least difference of the metric that is worth paying for. `shots` are the numbers of examples tried for few-shot, as
+    far as they fit and help.
     """
 
     models: tuple[str, ...] = ()
@@ -43,7 +51,7 @@ class Ladder(Record):
     requests: PositiveInt = 1000
     price: PositiveFloat | None = None
     worth: NonNegativeFloat = 0.01
-    shots: tuple[Annotated[int, Field(ge=2)], ...] = (2, 4, 8)
+    shots: tuple[Annotated[int, Field(ge=2)], ...] = (2, 4, 8, 16, 32)
 
     @field_validator("shots")
     @classmethod
@@ -79,25 +87,31 @@ def _parts(model: str) -> tuple[str, ...]:
 def _rungs(recipe: Recipe, asked: Ladder, task: Task, short: str) -> list[Step]:
     """Lay out one model's rungs, with its `short` name where there are several.
 
-    What is told of a method or its rate in the recipe is told of that rung alone.
+    What is told of a method or its rate in the recipe is told of that rung alone. LoRA stands for the recipe's own
+    method where that has another rung.
     """
     model = recipe.model
-    aside = f" ({short})" if short else ""
     inside = f"{short}/" if short else ""
     prompts: list[tuple[Kind, tuple[int, ...]]] = [("zero-shot", (0,)), ("one-shot", (1,)), ("few-shot", asked.shots)]
-    steps = [Step(kind + aside, kind, model, inside + kind, shots) for kind, shots in prompts if shots]
-    own = recipe.method.name
+    steps = [
+        Step(_named(kind, short), kind, model, inside + kind, shots, aside=short) for kind, shots in prompts if shots
+    ]
+    own = recipe.method
     tunings: list[tuple[Kind, Method]] = [
         ("prompt_tuning", PromptTuning()),
-        ("method", recipe.method),
+        ("method", Lora() if own.name in ("prompt_tuning", "full") else own),
         ("full", Full()),
     ]
     for kind, method in tunings:
-        if kind == "method" and own in ("prompt_tuning", "full"):
-            continue
-        made = tuned(recipe, recipe.method if method.name == own else method, task)
-        steps.append(Step(method_title(method.name) + aside, kind, model, inside + method.name, (), made))
+        mine = method.name == own.name
+        made = tuned(recipe, own if mine else method, task)
+        name = _named(method_title(method.name), short)
+        steps.append(Step(name, kind, model, inside + method.name, (), made, mine, short))
     return steps
+
+
+def _named(title: str, aside: str) -> str:
+    return f"{title} ({aside})" if aside else title
 
 
 def tuned(recipe: Recipe, method: Method, task: Task) -> Recipe:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tunesmith.climb.ladder import Step
-from tunesmith.errors import ModelError, SizesError
+from tunesmith.errors import FitError, ModelError, SizesError
 from tunesmith.method import packed
 from tunesmith.models import quantize
 from tunesmith.models.load import find, read_config
@@ -17,12 +17,12 @@ from tunesmith.training.planned import plan
 from tunesmith.training.train import check_context
 
 
-def foreseen(step: Step, folder: Path) -> Plan | None:
+def foreseen(step: Step, folder: Path) -> Plan | FitError | None:
     """Plan the training of a rung before the first rung is taken; None for what trains nothing, or has begun.
 
     So what would be refused hours later is refused at once: rows that are too long, a method that the model cannot
-    take. Only a method that nobody asked for is left to be passed over in its turn, and a model or method whose sizes
-    are not known to be tried. Raises TunesmithError.
+    take. Only a method that nobody asked for is left to be passed over in its turn, for the error that is given, and
+    a model or method whose sizes are not known to be tried. Raises TunesmithError.
     """
     if step.recipe is None or (folder / step.folder / "recipe.yaml").is_file():
         return None
@@ -33,28 +33,33 @@ def foreseen(step: Step, folder: Path) -> Plan | None:
     except SizesError:
         return None
     except ModelError:
-        if step.kind == "method":
+        if step.own:
             raise
         return None
+    except FitError as wrong:  # its virtual tokens are too many for a row
+        if step.own:
+            raise
+        return wrong
 
 
-def fitted(step: Step, folder: Path, made: Plan | None) -> Step:
+def fitted(step: Step, folder: Path, made: Plan | FitError | None) -> Step:
     """Give a rung as it fits the memory that is free, under the name of what is then trained. Raises FitError.
 
-    `made` is its plan, if there is one.
+    `made` is its plan, if there is one, or why it cannot be.
     """
     if step.recipe is None:
         return step
+    if isinstance(made, FitError):
+        raise made
     recipe = fitting(step.recipe, folder / step.folder, made)
-    title, instead = (method_title(one.method.name) for one in (step.recipe, recipe))
-    return step._replace(recipe=recipe, name=step.name.replace(title, instead))
+    return step.renamed(recipe)
 
 
 def fitting(recipe: Recipe, folder: Path, made: Plan | None) -> Recipe:
     """Give the recipe as it fits the memory that is free by its plan: a LoRA in 4 bits where it must be.
 
     A training that has begun in `folder` goes on as it began, and what has no plan is tried. Raises FitError for what
-    does not fit, with the settings that would.
+    does not fit, with the settings under which it would; another method would be another rung.
     """
     if (folder / "recipe.yaml").is_file():
         asked = {key: value for key, value in Run.open(folder).asked().items() if key != "verb"}
@@ -64,7 +69,8 @@ def fitting(recipe: Recipe, folder: Path, made: Plan | None) -> Recipe:
     smaller = _packed(recipe)
     if smaller is not None and plan(smaller, machines=[this_machine(smaller)]).fits():
         return smaller
-    raise too_large(method_title(recipe.method.name), made)
+    kept = tuple(one for one in made.fixes if not any(name.startswith("method.name=") for name in one.settings))
+    raise too_large(method_title(recipe.method.name), made, kept)
 
 
 def _packed(recipe: Recipe) -> Recipe | None:

@@ -1,6 +1,5 @@
 """One rung taken: examples chosen or weights trained, then scored once on the test rows, with what it cost."""
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -42,6 +41,13 @@ class Shared:
         place = find(model)
         return load(place, load_encoder(place, self.recipe.prompting), self.recipe.dtype)
 
+    def check_rows(self, step: Step) -> None:
+        """Read the test rows, and the examples before them, as a rung's model does. Raises DataError."""
+        shots = max((shots for shots in step.shots if shots <= self.examples), default=0)
+        encoder = load_encoder(find(step.model), self.recipe.prompting)
+        for prompt in self.question("test", shots, self.rows).prompts():
+            encoder.check_text(prompt)
+
     @property
     def examples(self) -> int:
         """Count the training rows, which worked examples are drawn from."""
@@ -70,8 +76,9 @@ def prompted(step: Step, shared: Shared) -> Taken:
     rung = Rung(
         name=step.name,
         model=step.model,
+        aside=step.aside,
         shots=shots,
-        eval=step.folder,
+        eval=run.folder.relative_to(shared.folder).as_posix(),
         tried=tuple(one for one, _ in tried),
         cost=_cost(run, sum(choosing.summary().engine_seconds or 0.0 for _, choosing in tried)),
     )
@@ -79,7 +86,10 @@ def prompted(step: Step, shared: Shared) -> Taken:
 
 
 def _tried(step: Step, shared: Shared, asked: Sequence[int], model: Callable[[], Model]) -> list[tuple[Tried, Run]]:
-    """Score numbers of examples on the validation rows, fewest first, until one scores no better or does not fit."""
+    """Score numbers of examples on the validation rows, fewest first.
+
+    As far as they fit, and until two in a row score no better: one may be bad luck.
+    """
     found: list[tuple[Tried, Run]] = []
     for shots in asked:
         question = shared.question("validation", shots, shared.recipe.limit.validation)
@@ -92,7 +102,7 @@ def _tried(step: Step, shared: Shared, asked: Sequence[int], model: Callable[[],
         one = run.scores()[0]
         shown = one.model_dump(include={"metric", "value", "low", "high", "n"})
         found.append((Tried(name=f"{shots}-shot", shots=shots, **shown), run))
-        if _from_best([tried for tried, _ in found])[0] != shots:
+        if _from_best([tried for tried, _ in found])[0] not in [tried.shots for tried, _ in found[-2:]]:
             break
     return found
 
@@ -110,13 +120,15 @@ def _tested(step: Step, shared: Shared, best: Sequence[int], model: Callable[[],
         try:
             return shots, _ask_test(step, shared, shots, model)
         except FitError:  # a test row is longer than any that it was chosen on
-            shutil.rmtree(shared.folder / step.folder)
+            continue
     return last, _ask_test(step, shared, last, model)
 
 
 def _ask_test(step: Step, shared: Shared, shots: int, model: Callable[[], Model]) -> Run:
+    """Ask the test rows; each number of examples has a folder of its own, as those that did not fit were begun."""
     question = shared.question("test", shots, shared.rows)
-    return answered(model, question, shared.folder / step.folder, shared.command)
+    place = f"{step.folder}-{shots}" if len(step.shots) > 1 else step.folder
+    return answered(model, question, shared.folder / place, shared.command)
 
 
 def trained(step: Step, recipe: Recipe, shared: Shared) -> Taken:
@@ -137,6 +149,7 @@ def trained(step: Step, recipe: Recipe, shared: Shared) -> Taken:
     rung = Rung(
         name=step.name,
         model=step.model,
+        aside=step.aside,
         method=recipe.method.name,
         eval=f"{step.folder}-eval",
         train=step.folder,

@@ -20,7 +20,7 @@ from itertools import combinations
 from tunesmith.metrics import LOWER_IS_BETTER
 from tunesmith.metrics.interval import holm
 from tunesmith.reporting.compare import Comparison
-from tunesmith.reporting.numbers import duration, fixed, metric_title, p_value, signed, whole
+from tunesmith.reporting.numbers import duration, fixed, metric_title, p_value, percent, signed, whole
 from tunesmith.runs.records import Score
 from tunesmith.runs.rungs import BreakEven, Contrast, Cost, Rung, Verdict
 
@@ -58,8 +58,12 @@ def decide(
     contrasts: Sequence[Contrast],
     target: float | None,
     costing: tuple[int, float | None],
+    kept: Mapping[str, float] | None = None,
 ) -> Verdict:
-    """Recommend one of the rungs that were taken, each with its main score; `costing` is (requests, price per hour)."""
+    """Recommend one of the rungs that were taken, each with its main score; `costing` is (requests, price per hour).
+
+    `kept` is the share of the base's other abilities that trainings left, by rung. It decides nothing, and is said.
+    """
     requests, price = costing
     names = [rung.name for rung in rungs]
     reached = [name for name, score in zip(names, scores, strict=True) if target is not None and reaches(score, target)]
@@ -70,9 +74,15 @@ def decide(
     least = min(good, key=lambda name: costs[name].seconds(requests))
     cheap = f"it is the cheapest of them over {whole(requests)} requests"
     cheap = cheap if chosen == least else f"none of them is clearly cheaper over {whole(requests)} requests"
+    told = [
+        _sentence(chosen, score, good, target, cheap, len(names) > 1),
+        _paid(chosen, rungs, dict(zip(names, scores, strict=True))),
+        _later(chosen, good, costs, requests),
+        _left(chosen, good, kept or {}),
+    ]
     return Verdict(
         recommended=chosen,
-        sentence=_sentence(chosen, score, good, target, cheap, len(names) > 1) + _paid(chosen, costs),
+        sentence=" ".join(one for one in told if one),
         reasons=tuple(map(reason, contrasts)),
         good=tuple(good),
         requests=requests,
@@ -110,8 +120,8 @@ def best(scores: Mapping[str, Score]) -> str:
 def break_evens(costs: Mapping[str, Cost]) -> tuple[BreakEven, ...]:
     """Say of each pair from how many requests on the one that is dearer to make is the cheaper in all.
 
-    Making it takes m seconds more, a request d seconds less: m / d requests. None where a request takes no less, or so
-    little that the machine's noise would decide.
+    Making it takes m seconds more, a request d seconds less: m / d requests. None where a request takes no less; not
+    clear where it takes so little less that the machine's noise may decide.
     """
     found = []
     for a, b in combinations(costs, 2):
@@ -120,7 +130,7 @@ def break_evens(costs: Mapping[str, Cost]) -> tuple[BreakEven, ...]:
         less = costs[than].request_seconds - costs[rung].request_seconds
         if more > 0:
             clear = costs[than].request_seconds > ALIKE * costs[rung].request_seconds
-            found.append(BreakEven(rung=rung, than=than, requests=more / less if clear else None))
+            found.append(BreakEven(rung=rung, than=than, requests=more / less if less > 0 else None, clear=clear))
     return tuple(found)
 
 
@@ -166,19 +176,43 @@ def _sentence(chosen: str, score: Score, good: Sequence[str], target: float | No
     return f"Take {chosen}: {listed(others)} {be} not significantly better, and {cheap}. {value}{missed}"
 
 
-def _paid(chosen: str, costs: Mapping[str, Cost]) -> str:
-    """Say what a recommended training costs, and when it is paid by faster requests."""
+def _paid(chosen: str, rungs: Sequence[Rung], scores: Mapping[str, Score]) -> str:
+    """Say what a recommended training costs, and when faster requests pay it back against the best prompt."""
+    costs = {rung.name: rung.cost or Cost() for rung in rungs}
     if not costs[chosen].trained_parameters:
         return ""
-    told = [one for one in break_evens(costs) if one.rung == chosen and one.requests is not None]
-    prompted = [one for one in told if not costs[one.than].trained_parameters]
-    made = f" Making it took {duration(costs[chosen].making_seconds)}"
-    if not prompted:
-        return made + "."
-    soonest = min(prompted, key=lambda one: one.requests or 0.0)
-    return (
-        f"{made}, paid back against {soonest.than} after {whole(soonest.requests or 0.0)} requests, as each is faster."
-    )
+    made = f"Making it took {duration(costs[chosen].making_seconds)}"
+    prompts = {name: scores[name] for name, cost in costs.items() if not cost.trained_parameters}
+    if not prompts:
+        return f"{made}."
+    prompt = best(prompts)
+    (even,) = break_evens({prompt: costs[prompt], chosen: costs[chosen]}) or (None,)
+    if even and even.rung == chosen and even.requests and even.clear:
+        return f"{made}, paid back against {prompt}, the best prompt, after {whole(even.requests)} requests."
+    same = f"its requests are not clearly faster than those of {prompt}, the best prompt"
+    return f"{made}; {same}: what it pays back is quality."
+
+
+def _later(chosen: str, good: Sequence[str], costs: Mapping[str, Cost], requests: int) -> str:
+    """Say from how many requests on another rung that is good enough is clearly the cheaper one."""
+    found = [
+        one
+        for one in break_evens({name: costs[name] for name in good})
+        if one.than == chosen and one.clear and one.requests and one.requests > requests
+    ]
+    if not found:
+        return ""
+    soonest = min(found, key=lambda one: one.requests or 0.0)
+    return f"From {whole(soonest.requests or 0.0)} requests on {soonest.rung} is cheaper in all."
+
+
+def _left(chosen: str, good: Sequence[str], kept: Mapping[str, float]) -> str:
+    """Say what a recommended training left of the base's other abilities, and which other good one leaves the most."""
+    if chosen not in kept:
+        return ""
+    told = f"Of what the base could do besides, {percent(kept[chosen])} is left"
+    most = max((name for name in good if name in kept), key=lambda name: kept[name])
+    return f"{told}." if most == chosen else f"{told}; {most} leaves {percent(kept[most])}."
 
 
 def listed(names: Sequence[str]) -> str:

@@ -168,7 +168,8 @@ def _step(root: Run, verdict: Verdict, scores: Mapping[Run, Score]) -> Callable[
         good: costs.Standing = "good" if rung.name in verdict.good else "other"
         return Step(
             rung,
-            *_parted(rung),
+            rung.title,
+            rung.aside or rung.model,
             scores[Run.open(root.folder / str(rung.eval))],
             rung.cost or Cost(),
             against,
@@ -177,14 +178,6 @@ def _step(root: Run, verdict: Verdict, scores: Mapping[Run, Score]) -> Callable[
         )
 
     return told
-
-
-def _parted(rung: Rung) -> tuple[str, str]:
-    """Part a rung's name from its model, which a climb of several writes behind it as the end of the model's path."""
-    parts = [part for part in rung.model.split("/") if part]
-    ends = [rung.model, *("/".join(parts[i:]) for i in range(len(parts)))]
-    end = next((end for end in ends if rung.name.endswith(f" ({end})")), None)
-    return (rung.name, rung.model) if end is None else (rung.name.removesuffix(f" ({end})"), end)
 
 
 def figures(climb: Climbed) -> list[Figure]:
@@ -284,7 +277,10 @@ def totals_chart(climb: Climbed) -> Chart | None:
     crossings = [
         costs.Crossing(one.rung, one.than, one.requests, lines[one.rung].total(one.requests))
         for one in climb.verdict.break_evens
-        if one.requests and {one.rung, one.than} <= lines.keys() and climb.verdict.recommended in (one.rung, one.than)
+        if one.requests
+        and one.clear
+        and {one.rung, one.than} <= lines.keys()
+        and climb.verdict.recommended in (one.rung, one.than)
     ]
     return costs.totals(list(lines.values()), crossings, climb.verdict.requests, climb.counted)
 
@@ -292,10 +288,9 @@ def totals_chart(climb: Climbed) -> Chart | None:
 def overtaken(one: BreakEven) -> str:
     """Say from how many requests on a rung is cheaper in all than another."""
     if one.requests is None:
-        return (
-            f"{one.rung} never becomes cheaper in all than {one.than}: its requests cost as much, or nearly, or more."
-        )
-    return f"{one.rung} is cheaper in all than {one.than} from {whole(one.requests)} requests on."
+        return f"{one.rung} never becomes cheaper in all than {one.than}: its requests take as much, or more."
+    told = f"{one.rung} is cheaper in all than {one.than} from {whole(one.requests)} requests on"
+    return f"{told}." if one.clear else f"{told} by these times, but a request takes nearly as long: it may be chance."
 
 
 def tried_chart(step: Step, tried: Sequence[Tried]) -> Chart:

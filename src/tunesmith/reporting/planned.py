@@ -1,7 +1,9 @@
 """What the command line says of a plan, and of a run beside its plan."""
 
+from collections.abc import Sequence
+
 from tunesmith.errors import FitError
-from tunesmith.planning.plan import Outlook, Plan
+from tunesmith.planning.plan import Fix, Outlook, Plan
 from tunesmith.reporting.numbers import size
 from tunesmith.runs.run import Run
 
@@ -38,12 +40,13 @@ def plan_lines(made: Plan, requests: int | None = None) -> list[str]:
     ]
 
 
-def too_large(name: str, made: Plan) -> FitError:
-    """Give the error that a training does not fit by its plan, with the settings that would."""
+def too_large(name: str, made: Plan, fixes: Sequence[Fix] | None = None) -> FitError:
+    """Give the error that a training does not fit by its plan, with the settings that would, or those of `fixes`."""
+    told = [fix.told() for fix in (made.fixes if fixes is None else fixes)]
     needed, free = made.outlooks[0].needed, made.outlooks[0].available
     return FitError(
         f"{name} needs {size(needed)} of memory by its plan, {size(free)} are free",
-        fix=" or ".join(fix.told() for fix in made.fixes) or "use a smaller model, or a machine with more memory",
+        fix=" or ".join(told) or "use a smaller model, or a machine with more memory",
     )
 
 

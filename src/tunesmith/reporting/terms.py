@@ -24,11 +24,13 @@ MARKS = {
 }
 SCORED = {
     "Zero-shot, n-shot": "The model is given the question alone, or n worked examples before it.",
-    "95 % interval": "By bootstrap: the rows are drawn again 2,000 times, and the middle 95 % of the scores are taken.",
+    "95 % interval": "By bootstrap: the rows are drawn again 2,000 times, and the middle 95 % of the scores are taken. "
+    "For a share of right answers by Wilson's formula.",
 }
 COMPARED = {
     "p": "By approximate randomisation: the two answers to each row are swapped at random, many times; p is the share "
-    "of times that the difference, of either sign, is at least as large as the one seen.",
+    "of times that the difference, of either sign, is at least as large as the one seen. For shares of right "
+    "answers it is counted exactly (McNemar's test).",
 }
 METHODS = {
     "lora": (

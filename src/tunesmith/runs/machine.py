@@ -5,6 +5,7 @@ import ctypes
 import gc
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ def describe(argv: Sequence[str] = ()) -> dict[str, Any]:
     """Give versions and hardware, as `provenance.json` holds them; knows nothing of torch."""
     return {
         "tunesmith": _version("tunesmith"),
-        "command": " ".join(argv),
+        "command": shlex.join(argv),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -46,12 +46,14 @@ class Tried(Record):
 class Rung(Record):
     """One step of a ladder. `eval` and `train` are its folders, relative to the climb's.
 
+    Where several models climb, `aside` is what the climb calls this one's, and the name ends with it in brackets.
     `tried` are the candidates it was chosen from, if there were several. Of a rung that was not taken, `passed_over`
     says why, `fix` what would let it be taken, if anything, and it has neither folder nor cost.
     """
 
     name: str
     model: str
+    aside: str = ""
     method: str | None = None
     shots: int = 0
     eval: str | None = None
@@ -60,6 +62,11 @@ class Rung(Record):
     cost: Cost | None = None
     passed_over: str | None = None
     fix: str | None = None
+
+    @property
+    def title(self) -> str:
+        """Give its name without its model."""
+        return self.name.removesuffix(f" ({self.aside})") if self.aside else self.name
 
 
 class Contrast(Record):
@@ -82,11 +89,15 @@ class Contrast(Record):
 
 
 class BreakEven(Record):
-    """From how many requests on `rung`, dearer to make, is cheaper in all than `than`; None: never clearly."""
+    """From how many requests on `rung`, dearer to make, is cheaper in all than `than`; None: a request takes no less.
+
+    Not `clear` where a request takes so little less that the machine's noise may decide.
+    """
 
     rung: str
     than: str
     requests: float | None
+    clear: bool = True
 
 
 class Verdict(Record):

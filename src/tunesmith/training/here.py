@@ -1,18 +1,28 @@
 """The machine this runs on, as one that a training is planned for: what is free, how fast it is, what is taken."""
 
+import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
 import torch
 
+from tunesmith.errors import TunesmithError
 from tunesmith.models import device
+from tunesmith.models.load import find, read_config
 from tunesmith.names import pick
 from tunesmith.planning.machines import CPU_SHARE, GPU_HEAP, GPU_SHARE, HEAP, MACHINES, WARM, Machine
+from tunesmith.planning.shape import shape_of
 from tunesmith.recipe import Recipe
 from tunesmith.runs import machine as system
 from tunesmith.training.lanes import LANES
+
+Product = tuple[int, int]  # the inputs and outputs of a linear layer
+SQUARE: tuple[Product, ...] = ((1024, 1024),)
+ROWS = 1024  # tokens of a product, at most
+WIDEST = 2048  # a wider product is hardly faster, and a large model's would take seconds
 
 
 def machines_named(names: Sequence[str], recipe: Recipe) -> tuple[Machine, ...]:
@@ -22,9 +32,14 @@ def machines_named(names: Sequence[str], recipe: Recipe) -> tuple[Machine, ...]:
 
 
 def this_machine(recipe: Recipe | None = None) -> Machine:
-    """Describe the machine this runs on: what is free now, how fast its products are, what the program takes."""
+    """Describe the machine this runs on: what is free now, how fast its products are, what the program takes.
+
+    The products are those of the recipe's model, of as many tokens as a batch has: narrow ones may be several times
+    slower than square ones, most of all where the processor multiplies by tiles. Without a recipe they are square.
+    """
     auto = device.choose_dtype().torch
-    speed = _speed(device.choose_dtype(recipe.dtype).torch if recipe else auto)
+    dtype = device.choose_dtype(recipe.dtype).torch if recipe else auto
+    speed = _speed(dtype, _products(recipe), recipe.train.batch_tokens if recipe else ROWS)
     name = device.device_name()
     if device.current().type == "cuda":
         free, _ = torch.cuda.mem_get_info()  # what the context and the kernels of the products above take is gone
@@ -51,16 +66,38 @@ def _name(dtype: torch.dtype) -> Literal["bfloat16", "float32"]:
     return "bfloat16" if dtype == torch.bfloat16 else "float32"
 
 
-@lru_cache(maxsize=4)
-def _speed(dtype: torch.dtype, seconds: float = 0.2) -> float:
-    """Measure floating point operations per second: products of 1 024 rows of 1 024, the best of a few."""
+def _products(recipe: Recipe | None) -> tuple[Product, ...]:
+    """Give the products of a block of the recipe's model; square ones where its sizes are not known."""
+    if recipe is None:
+        return SQUARE
+    try:
+        shape = shape_of(read_config(find(recipe.model)).to_dict())
+    except TunesmithError:
+        return SQUARE
+    layers = [layer for stack in shape.stacks for layer in stack.linear]
+    return tuple((min(WIDEST, one.inputs), min(WIDEST, one.outputs)) for one in layers)
+
+
+@lru_cache(maxsize=8)
+def _speed(dtype: torch.dtype, products: tuple[Product, ...] = SQUARE, rows: int = ROWS, seconds: float = 0.3) -> float:
+    """Measure floating point operations per second of `products` of `rows` tokens, one after the other.
+
+    Each is taken as a layer and its backward pass take it, by the weight and by its transpose. The best of some rounds.
+    """
     on = device.current()
-    a, b = (torch.randn(1024, 1024, device=on).to(dtype) for _ in range(2))
-    best, until = 0.0, time.perf_counter() + seconds
-    while not best or time.perf_counter() < until:
-        started = time.perf_counter()
-        for _ in range(4):
-            c = a @ b
-        c[0, 0].item()
-        best = max(best, 4 * 2 * 1024**3 / (time.perf_counter() - started))
-    return best
+    rows = min(rows, ROWS)
+    made = {
+        (n, m): tuple(torch.randn(size, device=on).to(dtype) for size in ((rows, n), (m, n), (rows, m)))
+        for n, m in set(products)
+    }
+    best, until = math.inf, time.perf_counter() + seconds
+    while best == math.inf or time.perf_counter() < until:
+        took = 0.0
+        for product, times in Counter(products).items():
+            x, weight, gradient = made[product]
+            started = time.perf_counter()
+            x @ weight.t()
+            (gradient @ weight)[0, 0].item()
+            took += times * (time.perf_counter() - started)
+        best = min(best, took)
+    return sum(2 * 2 * rows * n * m for n, m in products) / best

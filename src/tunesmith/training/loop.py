@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tunesmith.data.encode import Encoded
 from tunesmith.data.pack import epoch_order, groups, pack, pack_padded
 from tunesmith.data.rows import draw
-from tunesmith.errors import FitError, RunError
+from tunesmith.errors import DivergedError, FitError
 from tunesmith.models.attention import PACKED, attending, can_pack
 from tunesmith.models.head import has_fast_pass, loss_at
 from tunesmith.models.load import Model
@@ -119,7 +119,7 @@ def steps(
 
     The loss of a step is the mean over its answer tokens, however they are
     spread over micro batches. The validation loss is taken after each epoch.
-    A step without a finite loss and gradient is not taken. Raises RunError
+    A step without a finite loss and gradient is not taken. Raises DivergedError
     after `train.bad_steps` such steps, FitError if memory does not suffice.
     """
     recent = deque((step.loss for step in past.steps[-RECENT:]), maxlen=RECENT)
@@ -304,8 +304,8 @@ def _spike(place: Place, loss: float, usual: float) -> Trouble:
     return Trouble(step=place.step, kind="spike", told=told, rows=place.ids)
 
 
-def _too_many(place: Place, loss: float, norm: float, skipped: int) -> RunError:
-    return RunError(
+def _too_many(place: Place, loss: float, norm: float, skipped: int) -> DivergedError:
+    return DivergedError(
         f"step {place.step}: the loss is {loss}, its gradient's norm {norm}; {skipped} steps could not be taken",
         fix="look at the rows named in troubles.jsonl, or lower train.learning_rate",
     )

@@ -118,9 +118,9 @@ def _steps(recipe: Recipe, prepared: Prepared, layout: Layout) -> Taken:
     if recipe.train.gradient_checkpointing:
         model.net.activation_checkpointing_enable({"use_reentrant": False})
     evidence = Evidence(labels(prepared.prompts), partial(gradients, model, layout))
-    methods.prepare(model, recipe.method, recipe.seed, evidence)
-    optimizer = MasterAdamW(model.net.named_parameters(), recipe.train, recipe.method.rate_factor)
     device.reset_peak()
+    methods.prepare(model, recipe.method, recipe.seed, evidence)  # it may hold the most: some choose by gradients
+    optimizer = MasterAdamW(model.net.named_parameters(), recipe.train, recipe.method.rate_factor)
     log = [one for one in steps(model, optimizer, layout, [], recipe, Past()) if isinstance(one, Step)]
     if len(log) < layout.steps:
         raise ModelError("a step of the probe had no finite loss", fix="preview the rows, or lower train.learning_rate")

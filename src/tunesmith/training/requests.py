@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from tunesmith.data.blend import Blend
 from tunesmith.data.task import Task
 from tunesmith.models.load import find, load_encoder
-from tunesmith.planning.loads import Length, load_of
+from tunesmith.planning.loads import Laying, Length, load_of
 from tunesmith.planning.plan import Outlook, Plan, Rung
 from tunesmith.planning.shape import Shape, shape_of
 from tunesmith.planning.work import forward_flops
@@ -14,6 +14,8 @@ from tunesmith.recipe import Recipe
 
 SHOTS = (3,)
 ASKED = 50  # rows whose lengths stand for all
+TOGETHER = 1000  # requests that share the reading of their examples
+BLOCK = 256  # queries that attend at a time
 
 
 class _Lengths(NamedTuple):
@@ -27,16 +29,16 @@ class _Lengths(NamedTuple):
 def with_rungs(made: Plan, recipe: Recipe, work: Task | Blend, config: Mapping[str, Any]) -> Plan:
     """Give the plan with what a request takes on its first machine: zero-shot, few-shot and tuned.
 
-    Told from a few training rows, each with examples of its own, if there are so many, and if the model was made for
-    prompts that long. The time is that of the arithmetic at the training's rate, for many requests together. Nothing
-    is told for a mixture, whose tasks ask differently.
+    Told from a few training rows, with examples if there are so many, and if the model was made for prompts that long.
+    The time is that of the arithmetic at the training's rate, for many requests together; a decoder reads the examples,
+    the same for all as in a climb, once. Nothing is told for a mixture, whose tasks ask differently.
     """
     if isinstance(work, Blend):
         return made
     context = config.get("max_position_embeddings")
     shown = [min(k, len(work.rows("train")) - 1) for k in SHOTS]
     tuned = (f"tuned ({recipe.method.name})", 0, recipe.method.virtual_tokens)
-    found, notes = [], []
+    found, notes, bare = [], [], None
     for name, shots, virtual in (("zero-shot", 0, 0), *((f"few-shot {k}", k, 0) for k in shown if k), tuned):
         lengths = _lengths(recipe, work, shots, virtual)
         if shots and context and lengths.most > context:
@@ -45,16 +47,18 @@ def with_rungs(made: Plan, recipe: Recipe, work: Task | Blend, config: Mapping[s
                 f"was made for {context:,}"
             )
         else:
-            found.append(_rung(name, lengths, made.outlooks[0], shape_of(config)))
+            bare = bare or lengths
+            examples = round(lengths.prompt - bare.prompt) if shots else 0
+            found.append(_rung(name, lengths, examples, made.outlooks[0], shape_of(config)))
     return made.model_copy(update={"rungs": tuple(found), "notes": (*made.notes, *notes)})
 
 
-def _rung(name: str, lengths: _Lengths, first: Outlook, shape: Shape) -> Rung:
-    hourly = None if first.price is None or not first.seconds else first.price / first.seconds
+def _rung(name: str, lengths: _Lengths, examples: int, first: Outlook, shape: Shape) -> Rung:
     row = Length(round(lengths.prompt), max(1, round(lengths.answer)))
-    load = load_of([row], "encoder-decoder" if len(shape.stacks) > 1 else "packed", 256)
-    seconds = forward_flops(shape, load) / first.rate
-    price = None if hourly is None else hourly * seconds
+    laying: Laying = "encoder-decoder" if len(shape.stacks) > 1 else "packed"
+    load = load_of([row] * TOGETHER, laying, BLOCK, shared=examples)
+    seconds = forward_flops(shape, load) / TOGETHER / first.rate
+    price = None if first.price is None or not first.seconds else seconds * first.price / first.seconds
     return Rung(name=name, prompt_tokens=lengths.prompt, answer_tokens=lengths.answer, seconds=seconds, price=price)
 
 

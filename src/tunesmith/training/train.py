@@ -11,7 +11,7 @@ from tunesmith import methods
 from tunesmith.adapters import folder as adapters
 from tunesmith.data.blend import Blend
 from tunesmith.data.task import Task
-from tunesmith.errors import FitError, ModelError, RunError
+from tunesmith.errors import DivergedError, FitError, ModelError
 from tunesmith.method import Full
 from tunesmith.methods.evidence import Evidence
 from tunesmith.methods.prompts import nearest_words
@@ -67,7 +67,7 @@ def train(
     place = find(recipe.model)
     encoder = training_encoder(place, recipe)
     prepared = prepare_rows(work, recipe, encoder)
-    foreseen = None if begun_before else foresee(recipe, prepared)
+    foreseen = None if (folder / "plan.json").is_file() else foresee(recipe, prepared)
     model = load(place, encoder, recipe.dtype, methods.place_of_base(recipe.method))
     check_context(model.name, model.context, recipe)
     recipe = recipe.resolved(model.width)
@@ -80,8 +80,8 @@ def train(
             refuse_changes(run, asked, origin)
         else:
             run = Run.create(folder, asked, _disk_bytes(model, recipe))
-            if foreseen:
-                run.write_json("plan.json", foreseen.model_dump(mode="json"))
+        if foreseen:
+            run.write_json("plan.json", foreseen.model_dump(mode="json"))
         run.write_json("ledger.json", prepared.ledger.model_dump())
         if not (folder / "provenance.json").is_file():
             run.write_json("provenance.json", origin)
@@ -166,7 +166,7 @@ def _learn(model: Model, prepared: Prepared, learning: Learning, recipe: Recipe,
     before = past.steps[-1].seconds if past.steps else 0.0
     seconds = before + time.perf_counter() - started
     if not log:
-        raise RunError("no step could be taken", fix="look at the rows named in troubles.jsonl")
+        raise DivergedError("no step could be taken", fix="look at the rows named in troubles.jsonl")
     facts = _summary(model, log, begun, most)
     finished = over or wish.by is None or log[-1].step == plan.steps
     checkpoints = run.folder / "checkpoints"
