@@ -76,6 +76,9 @@ def test_4_bits_are_suggested_with_what_they_need(recipe, monkeypatch, tmp_path)
         monkeypatch.setattr(memory, "this_machine", lambda _: machine_with(1))
         memory.fitting(recipe(), tmp_path, made)
     assert wrong.value.fix.startswith("pip install")
+    with pytest.raises(FitError) as wrong:  # full tuning by LoRA would be another rung, which the climb has already
+        memory.fitting(asked, tmp_path, made)
+    assert wrong.value.fix == "use a smaller model, or a machine with more memory"
 
 
 def test_shorter_rows_are_those_that_a_training_takes(recipe, tmp_path):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from transformers import LlamaConfig
 
 from tests.test_cli import call
 from tunesmith import plan
@@ -96,6 +97,26 @@ def test_what_is_taken_is_not_taken_once_more(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (8000, 9000))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 500)
     assert (this_machine().memory, this_machine().process) == (8500, 0)
+
+
+def test_the_speed_is_that_of_the_products_of_the_recipes_own_model(recipe, tmp_path, monkeypatch):
+    """A narrow product may be several times slower than a square one, and a wide one is measured small."""
+    asked = recipe("train.batch_tokens=96")
+    measured = []
+    monkeypatch.setattr(here, "_speed", lambda *given: measured.append(given) or 1e12)
+    assert this_machine(asked).flops == 1e12
+    attention = [(48, 48), (48, 24), (48, 24), (48, 48)]
+    assert measured == [(torch.float32, (*attention, (48, 96), (48, 96), (96, 48)), 96)]
+    (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
+    assert here._products(recipe(model=str(tmp_path))) == here._products(None) == here.SQUARE
+    wide = LlamaConfig(hidden_size=8192, intermediate_size=28672, num_attention_heads=64, num_key_value_heads=8)
+    (tmp_path / "config.json").write_text(json.dumps(wide.to_dict()))
+    assert set(here._products(recipe(model=str(tmp_path)))) == {(2048, 2048), (2048, 1024)}
+
+
+def test_a_speed_is_counted_in_the_operations_of_its_products():
+    narrow, wide = (here._speed(torch.float32, ((n, n),), 64, seconds=0.05) for n in (8, 512))
+    assert 0 < narrow < wide
 
 
 def test_several_devices_take_a_batch_each_at_a_time(recipe):

@@ -18,22 +18,28 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium to open the page with")
 SCHEMES = {"dark": 0, "light": 1}
 
-# Counts what goes wrong from the first moment, looks once all charts had time, and tells the page around it.
+# Counts what goes wrong from the first moment, looks once all charts are drawn or had time, and tells the page around.
 PROBE = """
 const wrong = [];
 addEventListener("error", (event) => wrong.push(event.message));
 addEventListener("securitypolicyviolation", (event) => wrong.push(event.blockedURI));
 for (const kind of ["error", "warn"]) console[kind] = (...said) => wrong.push(said.join(" "));
-addEventListener("load", () => setTimeout(() => {
+const look = (left) => {
   const root = document.documentElement;
+  const all = document.querySelectorAll(".chart").length;
+  if (left && document.querySelectorAll(".chart.drawn > .live svg").length < all) {
+    setTimeout(look, 500, left - 1);
+    return;
+  }
   parent.postMessage(JSON.stringify({
     wrong, width: root.clientWidth, needed: root.scrollWidth,
-    charts: document.querySelectorAll(".chart").length,
+    charts: all,
     drawn: document.querySelectorAll(".chart.drawn > .live svg").length,
     paper: getComputedStyle(document.body).backgroundColor,
     loaded: performance.getEntriesByType("resource").map((one) => one.name),
   }), "*");
-}, 4000));
+};
+addEventListener("load", () => setTimeout(look, 4000, 100));
 """
 
 
@@ -61,7 +67,7 @@ def opened(page, folder, width, scheme):
     (folder / "frame.html").write_text(f"<body><script>{listen}</script>{frame}</body>", encoding="utf-8")
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1400,40000"]
     options += [f"--user-data-dir={folder / 'user'}", f"--blink-settings=preferredColorScheme={SCHEMES[scheme]}"]
-    options += ["--virtual-time-budget=20000", "--dump-dom"]
+    options += ["--virtual-time-budget=60000", "--dump-dom"]
     asked = [BROWSER, *options, (folder / "frame.html").as_uri()]
     seen = subprocess.run(asked, capture_output=True, text=True, timeout=120, check=True).stdout
     return json.loads(unescape(re.search(r'data-seen="([^"]*)"', seen).group(1)))

@@ -7,7 +7,7 @@ from tunesmith.errors import FitError, ModelError, SizesError
 from tunesmith.method import packed
 from tunesmith.models import quantize
 from tunesmith.models.load import find, read_config
-from tunesmith.planning.plan import Plan
+from tunesmith.planning.plan import Fix, Plan
 from tunesmith.recipe import Recipe
 from tunesmith.reporting.compare import method_title
 from tunesmith.reporting.planned import too_large
@@ -69,8 +69,12 @@ def fitting(recipe: Recipe, folder: Path, made: Plan | None) -> Recipe:
     smaller = _packed(recipe)
     if smaller is not None and plan(smaller, machines=[this_machine(smaller)]).fits():
         return smaller
-    kept = tuple(one for one in made.fixes if not any(name.startswith("method.name=") for name in one.settings))
-    raise too_large(method_title(recipe.method.name), made, kept)
+    raise too_large(method_title(recipe.method.name), made, [one for one in made.fixes if _same_rung(one, recipe)])
+
+
+def _same_rung(fix: Fix, recipe: Recipe) -> bool:
+    """Tell whether settings leave a rung what it is: with another method it would be another, but for a LoRA packed."""
+    return packed(recipe.method) is not None or not any(one.startswith("method.name=") for one in fix.settings)
 
 
 def _packed(recipe: Recipe) -> Recipe | None:
