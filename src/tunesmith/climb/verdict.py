@@ -17,14 +17,13 @@ The rules, in their order:
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
-from tunesmith.metrics import LOWER_IS_BETTER
+from tunesmith.metrics import LOWER_IS_BETTER, merit
 from tunesmith.metrics.interval import holm
 from tunesmith.reporting.compare import Comparison
 from tunesmith.reporting.numbers import duration, fixed, metric_title, p_value, percent, signed, whole
 from tunesmith.runs.records import Score
 from tunesmith.runs.rungs import BreakEven, Contrast, Cost, Rung, Verdict
 
-LEVEL = 0.05
 ALIKE = 1.25  # times the least
 
 
@@ -40,16 +39,10 @@ def corrected(tests: Mapping[tuple[str, str], Comparison], pairs: int = 0) -> tu
             below=below,
             **test.model_dump(include={"metric", "difference", "low", "high", "p", "n"}),
             corrected=p,
-            verdict=_verdict(test, p),
+            verdict=test.model_copy(update={"p": p}).verdict(),
         )
         for ((rung, below), test), p in zip(tests.items(), adjusted, strict=True)
     )
-
-
-def _verdict(test: Comparison, p: float) -> str:
-    if p >= LEVEL:
-        return "undecided"
-    return "better" if (test.difference < 0) == (test.metric in LOWER_IS_BETTER) else "worse"
 
 
 def decide(
@@ -94,7 +87,7 @@ def decide(
 
 def reaches(score: Score, target: float) -> bool:
     """Tell whether a score is at least as good as `target`."""
-    return score.value <= target if score.metric in LOWER_IS_BETTER else score.value >= target
+    return merit(score.metric, score.value) >= merit(score.metric, target)
 
 
 def unbeaten(names: Sequence[str], contrasts: Sequence[Contrast]) -> list[str]:
@@ -113,8 +106,7 @@ def cheapest(names: Sequence[str], costs: Mapping[str, Cost], requests: int) -> 
 
 def best(scores: Mapping[str, Score]) -> str:
     """Name the rung with the best score, of equal ones the first."""
-    sign = -1 if next(iter(scores.values())).metric in LOWER_IS_BETTER else 1
-    return max(scores, key=lambda name: sign * scores[name].value)
+    return max(scores, key=lambda name: merit(scores[name].metric, scores[name].value))
 
 
 def break_evens(costs: Mapping[str, Cost]) -> tuple[BreakEven, ...]:

@@ -17,7 +17,7 @@ from tunesmith.metrics import labels, rouge, text, translation
 from tunesmith.metrics.metric import Metric, Stats
 from tunesmith.names import suggest
 
-__all__ = ["CORRELATIONS", "LOWER_IS_BETTER", "METRICS", "UNPARSED", "Metric", "Stats", "metric"]
+__all__ = ["CORRELATIONS", "LOWER_IS_BETTER", "METRICS", "UNPARSED", "Metric", "Stats", "merit", "metric"]
 
 UNPARSED = "unparsed"
 LOWER_IS_BETTER = frozenset({"ter", UNPARSED, "nats_per_token", "choice_loss"})
@@ -116,3 +116,8 @@ def metric(name: str, language: str = "en") -> Metric:
     if name not in METRICS:
         raise ConfigError(f"there is no metric '{name}'", fix=suggest(name, [*METRICS, *rouge.KINDS]))
     return METRICS[name](language)
+
+
+def merit(name: str, value: float) -> float:
+    """Give a value or a difference so that more of it is better: turned round where the metric counts errors."""
+    return -value if name in LOWER_IS_BETTER else value

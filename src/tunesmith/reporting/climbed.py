@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from tunesmith.metrics import LOWER_IS_BETTER
+from tunesmith.metrics import LOWER_IS_BETTER, merit
 from tunesmith.reporting import charts, costs
 from tunesmith.reporting.drawing import Chart
 from tunesmith.reporting.gather import Gathered, opened
@@ -241,7 +241,11 @@ def kept_chart(climb: Climbed) -> Chart | None:
         return None
     still = [step for step in climb.steps if step.rung.train is None]
     best = [
-        max((step for step in still if step.model == model), key=lambda step: _better(step.score), default=None)
+        max(
+            (step for step in still if step.model == model),
+            key=lambda step: merit(climb.metric, step.score.value),
+            default=None,
+        )
         for model in climb.models
     ]
     spots = [_spot(climb, step, 1.0) for step in best if step]
@@ -254,10 +258,6 @@ def kept_chart(climb: Climbed) -> Chart | None:
     told = (title, metric_title(climb.metric), climb.counted)
     frame = costs.Frame(*told, percent=True, joined=False, groups=tuple(climb.models))
     return costs.quality(spots, frame, "Quality against what is retained, rung by rung")
-
-
-def _better(score: Score) -> float:
-    return -score.value if score.metric in LOWER_IS_BETTER else score.value
 
 
 def totals_chart(climb: Climbed) -> Chart | None:

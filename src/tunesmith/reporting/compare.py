@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from tunesmith.config import Record
 from tunesmith.errors import RunError
-from tunesmith.metrics import LOWER_IS_BETTER, metric
+from tunesmith.metrics import merit, metric
 from tunesmith.metrics.interval import SWAPS, paired
 from tunesmith.metrics.loss import CHOICE_LOSS, NATS_PER_TOKEN
 from tunesmith.metrics.metric import Metric, Stats
@@ -53,7 +53,7 @@ class Comparison(Record):
         """Say in one word which is better at the 5 % level."""
         if self.p >= 0.05:
             return "undecided"
-        return "better" if (self.difference < 0) == (self.metric in LOWER_IS_BETTER) else "worse"
+        return "better" if merit(self.metric, self.difference) > 0 else "worse"
 
 
 def method_title(name: str) -> str:

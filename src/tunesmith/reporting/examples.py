@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tunesmith.errors import ConfigError
-from tunesmith.metrics import LOWER_IS_BETTER, Metric, metric
+from tunesmith.metrics import LOWER_IS_BETTER, Metric, merit, metric
 from tunesmith.reporting.compare import language
 from tunesmith.reporting.ladders import Ladder, Line
 from tunesmith.reporting.marking import Piece, pieces
@@ -80,8 +80,7 @@ def examples(ladder: Ladder) -> Examples | None:
     every = [Example("", tuple(side[row] for side in replies)) for row in shared]
     if not every:
         return None
-    sign = -1 if mark.name in LOWER_IS_BETTER else 1
-    changes = [sign * example.change for example in every]
+    changes = [merit(mark.name, example.change) for example in every]
     chosen = tuple(Example(why, every[i].replies) for i, why in spread(changes))
     gained, lost = (sum(way * change > SAME for change in changes) for way in (1, -1))
     return Examples(mark.name, chosen, len(every), gained, lost)

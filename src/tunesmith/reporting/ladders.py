@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tunesmith.errors import ConfigError, RunError, TunesmithError
-from tunesmith.metrics import CORRELATIONS, LOWER_IS_BETTER, UNPARSED
+from tunesmith.metrics import CORRELATIONS, LOWER_IS_BETTER, UNPARSED, merit
 from tunesmith.reporting import charts
 from tunesmith.reporting.compare import Comparison, compare
 from tunesmith.reporting.drawing import Chart
@@ -121,5 +121,4 @@ def _after(lines: Sequence[Line], main: str, recommended: Run | None) -> Line | 
     """Choose what the first line is shown against: the recommended one, else the one that scores best."""
     rest = [line for line in lines[1:] if main in line.scores]
     advised = [line for line in rest if line.run == recommended]
-    sign = -1 if main in LOWER_IS_BETTER else 1
-    return max(advised or rest, key=lambda line: sign * line.scores[main].value, default=None)
+    return max(advised or rest, key=lambda line: merit(main, line.scores[main].value), default=None)
