@@ -23,8 +23,8 @@ $(READY): pyproject.toml constraints.txt
 # whole task: tunesmith climb demo --out RUN
 demo: $(READY)
 	@rm -rf $(DEMO)
-	$(BIN)/tunesmith climb demo --out $(DEMO) --limit 40 --shots 2,4 \
-	  -s limit.train=80 -s train.epochs=2 -s limit.validation=20 -s forgetting.limit=10
+	$(BIN)/tunesmith climb demo --out $(DEMO) --limit 40 --shots 2,4 -s limit.train=80 -s train.epochs=2 \
+	  -s limit.validation=20 -s 'forgetting.tasks=[sentiment,topic]' -s forgetting.limit=40
 
 # The small models' tests side by side, one thread each; then the embedded model's in one process, which has all threads
 # to itself and is not traced: tracing costs half of a test's time again.

@@ -5,7 +5,7 @@ import pytest
 
 from tunesmith.climb.verdict import best, break_evens, cheapest, corrected, decide, not_worth, unbeaten
 from tunesmith.reporting.compare import Comparison
-from tunesmith.runs.records import Score
+from tunesmith.runs.records import Forgetting, Score
 from tunesmith.runs.rungs import Cost, Rung
 
 
@@ -142,8 +142,11 @@ def test_what_a_recommended_training_leaves_of_other_abilities_is_said():
     full = Rung(name="full", model="m", cost=LORA.model_copy(update={"trained_parameters": 9000}))
     tests = corrected({("full", "LoRA"): test_of(0.0, 0.9)})
     told = [RUNGS[2], full], SCORES[:2], tests, None, (1000, None)
-    assert decide(*told, {"LoRA": 0.843, "full": 0.951}).sentence.endswith("84.3 % is left; full leaves 95.1 %.")
-    assert decide(*told, {"LoRA": 0.99, "full": 0.951}).sentence.endswith("could do besides, 99.0 % is left.")
+    less, most = (Forgetting(step=1, abilities=(), retained=x, low=x - 0.1, high=x + 0.1) for x in (0.843, 0.951))
+    ends = "84.3 % [74.3, 94.3] is left; full leaves 95.1 % [85.1, 105.1]."
+    assert decide(*told, {"LoRA": less, "full": most}).sentence.endswith(ends)
+    ends = "could do besides, 95.1 % [85.1, 105.1] is left."
+    assert decide(*told, {"LoRA": most, "full": less}).sentence.endswith(ends)
     assert "besides" not in decide(*told).sentence
 
 

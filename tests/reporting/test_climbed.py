@@ -173,6 +173,17 @@ def test_a_break_even_is_said_in_words():
     assert "from 2,300 requests on" in close and "may be chance" in close
 
 
+def test_the_break_evens_of_the_recommended_rung_come_first(tmp_path):
+    pairs = [("4-shot", "zero-shot"), ("LoRA", "zero-shot"), ("prompt tuning", "4-shot"), ("LoRA", "4-shot")]
+    told = [BreakEven(rung=rung, than=than, requests=100.0 * i) for i, (rung, than) in enumerate(pairs, 1)]
+    climb = made(tmp_path / "climb", break_evens=told)
+    mine, others = read(climb).evens
+    assert [(one.rung, one.than) for one in mine] == [pairs[1], pairs[3]]
+    assert [(one.rung, one.than) for one in others] == [pairs[0], pairs[2]]
+    said = text(render([climb])).split("When the dearer rung pays")[-1]
+    assert said.index("LoRA is cheaper in all than 4-shot") < said.index("2 more, between") < said.index("4-shot is")
+
+
 def test_no_p_value_of_a_climb_stands_uncorrected(climb, tmp_path):
     """The ladder's tests are corrected together; beside them a raw one could call significant what they do not."""
     alone = [Run.open(climb.folder / str(rung.eval)) for rung in rungs_of(climb)[:2]]

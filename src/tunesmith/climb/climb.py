@@ -35,7 +35,7 @@ from tunesmith.reporting.lines import rung_line
 from tunesmith.reporting.report import write_report
 from tunesmith.runs.lock import only_writer
 from tunesmith.runs.machine import describe
-from tunesmith.runs.records import Score
+from tunesmith.runs.records import Forgetting, Score
 from tunesmith.runs.run import Run, differences, vacant
 from tunesmith.runs.rungs import RUNGS, VERDICT, Contrast, Rung, rungs_of
 
@@ -211,10 +211,10 @@ class Climb:
     def _score(self, name: str) -> Score:
         return self.runs[name].scores()[0]
 
-    def _kept(self, taken: Sequence[Rung]) -> dict[str, float]:
-        """Give the share that is left of what the base could do besides, by rung, where that was measured."""
+    def _kept(self, taken: Sequence[Rung]) -> dict[str, Forgetting]:
+        """Give what is left of what the base could do besides, by rung, where that was measured."""
         told = {rung.name: Run.open(self.root.folder / rung.train).forgetting() for rung in taken if rung.train}
-        return {name: one.retained for name, one in told.items() if one and one.retained is not None}
+        return {name: one for name, one in told.items() if one and one.retained is not None}
 
     def _contrasts(self) -> tuple[Contrast, ...]:
         return deciding.corrected(self.tests, self.pairs)

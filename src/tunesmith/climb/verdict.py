@@ -20,8 +20,8 @@ from itertools import combinations
 from tunesmith.metrics import LOWER_IS_BETTER, merit
 from tunesmith.metrics.interval import holm
 from tunesmith.reporting.compare import Comparison
-from tunesmith.reporting.numbers import duration, fixed, metric_title, p_value, percent, signed, whole
-from tunesmith.runs.records import Score
+from tunesmith.reporting.numbers import duration, fixed, metric_title, p_value, retained, signed, whole
+from tunesmith.runs.records import Forgetting, Score
 from tunesmith.runs.rungs import BreakEven, Contrast, Cost, Rung, Verdict
 
 ALIKE = 1.25  # times the least
@@ -51,11 +51,12 @@ def decide(
     contrasts: Sequence[Contrast],
     target: float | None,
     costing: tuple[int, float | None],
-    kept: Mapping[str, float] | None = None,
+    kept: Mapping[str, Forgetting] | None = None,
 ) -> Verdict:
     """Recommend one of the rungs that were taken, each with its main score; `costing` is (requests, price per hour).
 
-    `kept` is the share of the base's other abilities that trainings left, by rung. It decides nothing, and is said.
+    `kept` is what trainings left of the base's other abilities, by rung, where it was measured. It decides nothing, and
+    is said.
     """
     requests, price = costing
     names = [rung.name for rung in rungs]
@@ -198,13 +199,13 @@ def _later(chosen: str, good: Sequence[str], costs: Mapping[str, Cost], requests
     return f"From {whole(soonest.requests or 0.0)} requests on {soonest.rung} is cheaper in all."
 
 
-def _left(chosen: str, good: Sequence[str], kept: Mapping[str, float]) -> str:
+def _left(chosen: str, good: Sequence[str], kept: Mapping[str, Forgetting]) -> str:
     """Say what a recommended training left of the base's other abilities, and which other good one leaves the most."""
     if chosen not in kept:
         return ""
-    told = f"Of what the base could do besides, {percent(kept[chosen])} is left"
-    most = max((name for name in good if name in kept), key=lambda name: kept[name])
-    return f"{told}." if most == chosen else f"{told}; {most} leaves {percent(kept[most])}."
+    told = f"Of what the base could do besides, {retained(kept[chosen])} is left"
+    most = max((name for name in good if name in kept), key=lambda name: kept[name].retained or 0.0)
+    return f"{told}." if most == chosen else f"{told}; {most} leaves {retained(kept[most])}."
 
 
 def listed(names: Sequence[str]) -> str:

@@ -107,6 +107,13 @@ class Climbed:
         return (mine, rest) if mine else (rest[:6], rest[6:])
 
     @property
+    def evens(self) -> tuple[list[BreakEven], list[BreakEven]]:
+        """Give the break-evens: those of the recommended rung, then the others."""
+        name = self.verdict.recommended
+        mine = [one for one in self.verdict.break_evens if name in (one.rung, one.than)]
+        return mine, [one for one in self.verdict.break_evens if one not in mine]
+
+    @property
     def contrasts(self) -> list[Contrast]:
         """Give every paired test, those of the recommended rung first."""
         name = self.verdict.recommended

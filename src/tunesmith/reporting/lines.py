@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tunesmith.reporting.compare import Comparison, compare, label
 from tunesmith.reporting.forgotten import lines, task_losses
-from tunesmith.reporting.numbers import duration, p_value, percent, signed, whole
+from tunesmith.reporting.numbers import duration, p_value, retained, signed, whole
 from tunesmith.reporting.planned import foreseen_lines
 from tunesmith.runs.records import Summary
 from tunesmith.runs.run import Run
@@ -82,7 +82,7 @@ def rung_line(rung: Rung, run: Run, against: Contrast | None, price: float | Non
     )
     kept = Run(run.folder.parent / Path(rung.train).name).forgetting() if rung.train else None
     if kept and kept.retained is not None:
-        lines[-1] += f"; {percent(kept.retained)} of what the base could do is left"
+        lines[-1] += f"; {retained(kept)} of what the base could do is left"
     return "\n".join(lines)
 
 

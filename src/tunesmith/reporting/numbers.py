@@ -1,6 +1,6 @@
 """How numbers, and the metrics they are of, are written wherever people read them."""
 
-from tunesmith.runs.records import Score
+from tunesmith.runs.records import Forgetting, Score
 
 TITLES = {
     "bleu": "BLEU", "sentence_bleu": "sentence BLEU", "chrf": "chrF", "chrf++": "chrF++", "ter": "TER",
@@ -38,6 +38,12 @@ def whole(amount: float) -> str:
 def percent(share: float) -> str:
     """Write a share: 93.1 %."""
     return f"{100 * share:.1f} %"
+
+
+def retained(kept: Forgetting) -> str:
+    """Write the share that is left of what a base could do, with its interval."""
+    low, high = (f"{100 * (end or 0.0):.1f}" for end in (kept.low, kept.high))
+    return f"{percent(kept.retained or 0.0)} [{low}, {high}]"
 
 
 def count(amount: float) -> str:
