@@ -11,7 +11,7 @@ from tunesmith import plan
 from tunesmith.errors import ConfigError
 from tunesmith.method import Full, Layers, Lora, Qlora
 from tunesmith.models import device
-from tunesmith.planning.machines import MACHINES, WARM, Machine
+from tunesmith.planning.machines import MACHINES, WARM, Machine, cpu_share
 from tunesmith.planning.shape import Linear, Shape, Stack
 from tunesmith.planning.shards import whole
 from tunesmith.reporting.planned import plan_lines
@@ -108,10 +108,19 @@ def test_the_speed_is_that_of_the_products_of_the_recipes_own_model(recipe, tmp_
     attention = [(48, 48), (48, 24), (48, 24), (48, 48)]
     assert measured == [(torch.float32, (*attention, (48, 96), (48, 96), (96, 48)), 96)]
     (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
-    assert here._products(recipe(model=str(tmp_path))) == here._products(None) == here.SQUARE
+    assert here._shape(recipe(model=str(tmp_path))) is here._shape(None) is None
+    assert here._products(None) == here.SQUARE
     wide = LlamaConfig(hidden_size=8192, intermediate_size=28672, num_attention_heads=64, num_key_value_heads=8)
     (tmp_path / "config.json").write_text(json.dumps(wide.to_dict()))
-    assert set(here._products(recipe(model=str(tmp_path)))) == {(2048, 2048), (2048, 1024)}
+    assert set(here._products(here._shape(recipe(model=str(tmp_path))))) == {(2048, 2048), (2048, 1024)}
+
+
+def test_the_faster_the_products_the_less_of_their_speed_a_step_reaches():
+    """As measured on the embedded model, two cores each: decision 0008, benchmarks/README.md, benchmarks/climb.py."""
+    assert cpu_share(385e9, 576, 2, 2) == pytest.approx(0.53, abs=0.05)  # AVX512-BF16
+    assert cpu_share(1304e9, 576, 2, 2) == pytest.approx(0.22, abs=0.05)  # AMX
+    assert cpu_share(67e9, 576, 2, 4) == pytest.approx(0.75, abs=0.05)  # AVX2, in fp32
+    assert cpu_share(1304e9, 4096, 2, 2) > 2 * cpu_share(1304e9, 576, 2, 2)
 
 
 def test_a_speed_is_counted_in_the_operations_of_its_products():

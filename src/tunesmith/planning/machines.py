@@ -16,6 +16,18 @@ GPU_PROCESS = 3 * GIB // 4  # assumed: a CUDA context and the libraries' workspa
 # The share of its products' speed that a step reaches: 0.53 of them on a processor (docs/decisions/0008). On GPUs
 # assumed 0.35, between the 0.21 of GPT-3 and the 0.46 of PaLM (arXiv:2204.02311, table 3).
 CPU_SHARE, GPU_SHARE = 0.53, 0.35
+# What a step does beside its products goes over activations, and takes as long as if it were arithmetic at this speed,
+# for each core and number of the model's width, in bf16. Measured on the embedded model, two cores: of a step at 0.53
+# of 385 GFLOP/s it is what 434 GFLOP/s would take (AVX512-BF16); of one at 0.22 of 1 304, what 370 would (AMX).
+REST = 400e9 / 2 / 576
+
+
+def cpu_share(flops: float, width: int, cores: int, itemsize: int) -> float:
+    """Give the share of its products' speed `flops` that a step reaches on a processor: the faster, the less.
+
+    Products take `width` times `width` steps for a token, what is done beside them `width`, on `itemsize` bytes each.
+    """
+    return 1 / (1 + flops / (REST * cores * width * 2 / itemsize))
 
 
 class Machine(Record):

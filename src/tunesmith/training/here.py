@@ -13,8 +13,8 @@ from tunesmith.errors import TunesmithError
 from tunesmith.models import device
 from tunesmith.models.load import find, read_config
 from tunesmith.names import pick
-from tunesmith.planning.machines import CPU_SHARE, GPU_HEAP, GPU_SHARE, HEAP, MACHINES, WARM, Machine
-from tunesmith.planning.shape import shape_of
+from tunesmith.planning.machines import CPU_SHARE, GPU_HEAP, GPU_SHARE, HEAP, MACHINES, WARM, Machine, cpu_share
+from tunesmith.planning.shape import Shape, shape_of
 from tunesmith.recipe import Recipe
 from tunesmith.runs import machine as system
 from tunesmith.training.lanes import LANES
@@ -39,7 +39,8 @@ def this_machine(recipe: Recipe | None = None) -> Machine:
     """
     auto = device.choose_dtype().torch
     dtype = device.choose_dtype(recipe.dtype).torch if recipe else auto
-    speed = _speed(dtype, _products(recipe), recipe.train.batch_tokens if recipe else ROWS)
+    shape = _shape(recipe)
+    speed = _speed(dtype, _products(shape), recipe.train.batch_tokens if recipe else ROWS)
     name = device.device_name()
     if device.current().type == "cuda":
         free, _ = torch.cuda.mem_get_info()  # what the context and the kernels of the products above take is gone
@@ -50,9 +51,10 @@ def this_machine(recipe: Recipe | None = None) -> Machine:
     cores = torch.get_num_threads()
     system.reset_peak()
     taken = system.resident_bytes()
+    share = cpu_share(speed, shape.width, cores, dtype.itemsize) if shape else CPU_SHARE
     return Machine(
         name="here", told=f"this machine: {name}, {cores} cores", memory=system.available_bytes() + taken,
-        flops=speed, share=CPU_SHARE, process=taken + WARM, kind="cpu", lanes=min(LANES, cores), heap=HEAP,
+        flops=speed, share=share, process=taken + WARM, kind="cpu", lanes=min(LANES, cores), heap=HEAP,
         dtype=_name(auto),
     )  # fmt: skip
 
@@ -66,13 +68,17 @@ def _name(dtype: torch.dtype) -> Literal["bfloat16", "float32"]:
     return "bfloat16" if dtype == torch.bfloat16 else "float32"
 
 
-def _products(recipe: Recipe | None) -> tuple[Product, ...]:
-    """Give the products of a block of the recipe's model; square ones where its sizes are not known."""
-    if recipe is None:
-        return SQUARE
+def _shape(recipe: Recipe | None) -> Shape | None:
+    """Give the sizes of the recipe's model; None where they are not known."""
     try:
-        shape = shape_of(read_config(find(recipe.model)).to_dict())
+        return shape_of(read_config(find(recipe.model)).to_dict()) if recipe else None
     except TunesmithError:
+        return None
+
+
+def _products(shape: Shape | None) -> tuple[Product, ...]:
+    """Give the products of a model's blocks; square ones where its sizes are not known."""
+    if shape is None:
         return SQUARE
     layers = [layer for stack in shape.stacks for layer in stack.linear]
     return tuple((min(WIDEST, one.inputs), min(WIDEST, one.outputs)) for one in layers)
