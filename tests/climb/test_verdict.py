@@ -77,7 +77,7 @@ def test_of_rungs_that_are_as_good_the_cheapest_over_the_requests_is_taken():
     assert few.good == many.good == ("few-shot", "LoRA")
     assert few.recommended == "few-shot"  # 60 + 200 against 600 + 50 seconds
     assert many.recommended == "LoRA"  # 60 + 2000 against 600 + 500
-    assert "few-shot is not significantly better, and it is the cheapest of them over 1,000 requests" in many.sentence
+    assert "few-shot is not significantly better, and dearer over 1,000 requests" in many.sentence
 
 
 def test_times_that_a_noisy_machine_cannot_tell_apart_do_not_decide():
@@ -95,14 +95,14 @@ def test_times_that_a_noisy_machine_cannot_tell_apart_do_not_decide():
     tests = corrected({("full", "LoRA"): test_of(0.0, 0.9)})
     made = decide(rungs[:2], SCORES[:2], tests, None, (1000, None))
     assert made.recommended == "LoRA"
-    assert "none of them is clearly cheaper over 1,000 requests" in made.sentence
+    assert "full is not significantly better, and not clearly cheaper over 1,000 requests" in made.sentence
 
 
 def test_with_a_target_the_cheapest_rung_that_reaches_it_is_taken():
     tests = tests_of((0.06, 0.001), (0.11, 0.001), (0.05, 0.001))
     made = decide(RUNGS, SCORES, tests, 0.25, (100, None))
     assert (made.recommended, made.good) == ("few-shot", ("few-shot", "LoRA"))
-    assert "it reaches 0.25, as LoRA does, and it is the cheapest of them over 100 requests" in made.sentence
+    assert "it reaches 0.25; LoRA does too, and is dearer over 100 requests" in made.sentence
     missed = decide(RUNGS, SCORES, tests, 0.9, (100, None))
     assert missed.recommended == "LoRA"
     assert "No rung reaches the target of 0.9" in missed.sentence

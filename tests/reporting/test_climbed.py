@@ -173,6 +173,12 @@ def test_a_break_even_is_said_in_words():
     assert "from 2,300 requests on" in close and "may be chance" in close
 
 
+def test_the_recommendation_stands_alone_and_its_reasons_below(tmp_path):
+    page = render([made(tmp_path / "climb", sentence="Take LoRA: it is good. It has 0.4 on 40 rows. It took 2 min.")])
+    assert '<p class="finding">Take LoRA: it is good.</p>' in page
+    assert re.search('<p class="because">It has 0.4 on 40 rows. It took 2.min.</p>', page)
+
+
 def test_the_break_evens_of_the_recommended_rung_come_first(tmp_path):
     pairs = [("4-shot", "zero-shot"), ("LoRA", "zero-shot"), ("prompt tuning", "4-shot"), ("LoRA", "4-shot")]
     told = [BreakEven(rung=rung, than=than, requests=100.0 * i) for i, (rung, than) in enumerate(pairs, 1)]

@@ -66,10 +66,9 @@ def decide(
     chosen = cheapest(good, costs, requests)
     score = scores[names.index(chosen)]
     least = min(good, key=lambda name: costs[name].seconds(requests))
-    cheap = f"it is the cheapest of them over {whole(requests)} requests"
-    cheap = cheap if chosen == least else f"none of them is clearly cheaper over {whole(requests)} requests"
+    cost = f"{'dearer' if chosen == least else 'not clearly cheaper'} over {whole(requests)} requests"
     told = [
-        _sentence(chosen, score, good, target, cheap, len(names) > 1),
+        _sentence(chosen, score, good, target, cost, len(names) > 1),
         _paid(chosen, rungs, dict(zip(names, scores, strict=True))),
         _later(chosen, good, costs, requests),
         _left(chosen, good, kept or {}),
@@ -154,19 +153,19 @@ def reason(contrast: Contrast) -> str:
     )
 
 
-def _sentence(chosen: str, score: Score, good: Sequence[str], target: float | None, cheap: str, several: bool) -> str:
+def _sentence(chosen: str, score: Score, good: Sequence[str], target: float | None, cost: str, several: bool) -> str:
     told = f"{metric_title(score.metric)} {score.value:.3f} [{score.low:.3f}, {score.high:.3f}]"
     value = f"It has {told} on {score.n} {score.split} rows."
     others = [name for name in good if name != chosen]
     be = "is" if len(others) == 1 else "are"
     if target is not None and reaches(score, target):
-        too = f", as {listed(others)} {'does' if len(others) == 1 else 'do'}, and {cheap}" if others else ""
+        too = f"; {listed(others)} {'does' if len(others) == 1 else 'do'} too, and {be} {cost}" if others else ""
         return f"Take {chosen}: it reaches {target:g}{too}. {value}"
     missed = f" No rung reaches the target of {target:g}." if target is not None else ""
     if not others:
         why = "every other rung is significantly beaten" if several else "it is the only rung that could be taken"
         return f"Take {chosen}: {why}. {value}{missed}"
-    return f"Take {chosen}: {listed(others)} {be} not significantly better, and {cheap}. {value}{missed}"
+    return f"Take {chosen}: {listed(others)} {be} not significantly better, and {cost}. {value}{missed}"
 
 
 def _paid(chosen: str, rungs: Sequence[Rung], scores: Mapping[str, Score]) -> str:
