@@ -130,6 +130,13 @@ def test_a_training_that_no_requests_pay_back_is_said_to_be_bought_for_quality()
     assert "not clearly faster than those of zero-shot, the best prompt: what it pays back is quality" in made.sentence
 
 
+def test_a_training_that_took_no_longer_than_choosing_the_best_prompt_has_nothing_to_pay_back():
+    slow = RUNGS[1].model_copy(update={"cost": FEW.model_copy(update={"making_seconds": 900})})
+    tests = tests_of((0.06, 0.001), (0.11, 0.001), (0.05, 0.001))
+    made = decide([RUNGS[0], slow, RUNGS[2]], SCORES, tests, None, (1000, None))
+    assert made.sentence.endswith("Making it took 10 min 00 s, no longer than choosing few-shot, the best prompt.")
+
+
 def test_a_recommended_prompt_is_set_against_the_training_that_is_as_good():
     tests = tests_of((0.06, 0.001), (0.11, 0.001), (0.01, 0.6))
     made = decide(RUNGS, SCORES, tests, None, (100, None))

@@ -178,8 +178,10 @@ def _paid(chosen: str, rungs: Sequence[Rung], scores: Mapping[str, Score]) -> st
     if not prompts:
         return f"{made}."
     prompt = best(prompts)
-    (even,) = break_evens({prompt: costs[prompt], chosen: costs[chosen]}) or (None,)
-    if even and even.rung == chosen and even.requests and even.clear:
+    if costs[prompt].making_seconds >= costs[chosen].making_seconds:
+        return f"{made}, no longer than choosing {prompt}, the best prompt."
+    (even,) = break_evens({prompt: costs[prompt], chosen: costs[chosen]})
+    if even.requests and even.clear:
         return f"{made}, paid back against {prompt}, the best prompt, after {whole(even.requests)} requests."
     same = f"its requests are not clearly faster than those of {prompt}, the best prompt"
     return f"{made}; {same}: what it pays back is quality."
