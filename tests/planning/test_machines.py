@@ -116,7 +116,7 @@ def test_the_speed_is_that_of_the_products_of_the_recipes_own_model(recipe, tmp_
 
 
 def test_the_faster_the_products_the_less_of_their_speed_a_step_reaches():
-    """As measured on the embedded model in bf16, two cores each; fp32 has twice the bytes to go over, wide models less."""
+    """As measured on the embedded model in bf16, two cores each; fp32 goes over twice the bytes."""
     assert cpu_share(385e9, 576, 2, 2) == pytest.approx(0.53, abs=0.05)  # AVX512-BF16
     assert cpu_share(1304e9, 576, 2, 2) == pytest.approx(0.22, abs=0.05)  # AMX
     assert cpu_share(385e9, 576, 2, 4) < cpu_share(385e9, 576, 2, 2)
