@@ -21,7 +21,7 @@ import hashlib
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -227,8 +227,13 @@ def _resemblance(one: Runs, two: Runs) -> float:
 
 def _sketch(shingles: Runs) -> Any:
     """Give the MinHash of a set of shingles. They are hashes already; the library mixes them once more."""
-    from datasketch import MinHash
-
-    sketch = MinHash(num_perm=BANDS[0] * BANDS[1], seed=1, hashfunc=int, scheme="affine64")
+    sketch = _empty().copy()  # drawing the permutations anew takes longer than all the rest
     sketch.update_batch(shingles.tolist())
     return sketch
+
+
+@cache
+def _empty() -> Any:
+    from datasketch import MinHash
+
+    return MinHash(num_perm=BANDS[0] * BANDS[1], seed=1, hashfunc=int, scheme="affine64")
