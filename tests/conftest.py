@@ -1,5 +1,6 @@
 """Small real models, built once per test session, and a toy task that they can learn."""
 
+import gc
 import json
 import os
 from collections.abc import Callable
@@ -36,7 +37,16 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 def pytest_configure(config: pytest.Config) -> None:
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    torch.set_num_threads(max(1, min(2, torch.get_num_threads()) // workers))
+    threads = max(1, min(2, torch.get_num_threads()) // workers)
+    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(
+        threads
+    )  # for processes that tests start: two of two threads wait on each other
+
+
+def pytest_collection_finish() -> None:
+    """Leave what has been imported out of every later search for garbage: each training makes several of them."""
+    gc.freeze()
 
 
 def needs_shared(name: str) -> pytest.MarkDecorator:

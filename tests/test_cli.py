@@ -213,6 +213,7 @@ def test_every_verb_from_recipe_to_report(tiny, recipe, colours_file, tmp_path, 
 
 def test_a_climb_from_the_command_line_ends_with_the_path_of_its_report(tiny, colours_file, tmp_path):
     settings = ["-s", "train.batch_tokens=512", "-s", "length.max_tokens=256", "-s", "limit.train=24"]
+    settings += ["-s", "forgetting.limit=8"]
     made = run("climb", colours_file, "--out", tmp_path / "climb", "--model", tiny("chat"), "--limit", "6", *settings)
     assert made.returncode == 0, made.stderr
     last = made.stdout.strip().split("\n")[-1]
@@ -266,7 +267,7 @@ def test_merge_and_strength_from_the_command_line(tiny, recipe, colours_file, tm
         assert code == 0, err
         return out
 
-    ok("train", recipe(), tmp_path / "run", "-s", "limit.train=24")
+    ok("train", recipe(forgetting={"limit": 8}), tmp_path / "run", "-s", "limit.train=24")
     out = ok("merge", tmp_path / "run", "--out", tmp_path / "merged")
     assert "the same first word at 100.0 % of" in out
     assert "colours's test split" in out

@@ -30,7 +30,7 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 STEPS = ("preview", "plan", "train", "eval", "compare", "merge", "report", "score")
 SHORT = ["-s", "limit.train=6", "-s", "limit.validation=2", "-s", "train.epochs=1"]
 FEW = {
-    "train": SHORT,
+    "train": [*SHORT, "-s", "forgetting.limit=8"],
     "climb": [*SHORT, "--limit", "3", "--target", "rouge1=0"],  # its first rung; tests/climb takes all of them
     "eval": ["--limit", "3"],
     "preview": ["-n", "1"],

@@ -64,12 +64,12 @@ def recipe_of(taught, *settings):
     told = {"model": base, "dtype": "float32", "length": {"max_tokens": 256}, "task": other, "method": "full"}
     return make_recipe(
         {**told, "train": {"epochs": 8, "batch_tokens": 512, "learning_rate": 3e-3}},
-        (f"forgetting.tasks=[{same}]", "forgetting.text=false", *settings),
+        (f"forgetting.tasks=[{same}]", "forgetting.text=false", "forgetting.limit=48", *settings),
     )
 
 
 def test_what_was_known_and_is_contradicted_is_forgotten(taught, tmp_path):
-    run = train(recipe_of(taught), tmp_path / "run")
+    run = train(recipe_of(taught, "forgetting.limit=120"), tmp_path / "run")
     told = run.forgetting()
     (accuracy, loss) = told.abilities
     assert (accuracy.task, accuracy.metric, accuracy.n) == ("same", "accuracy", 120)
@@ -159,7 +159,7 @@ def test_a_training_that_always_forgets_too_much_fails_and_keeps_everything(taug
 
 
 def test_a_gated_run_that_is_stopped_goes_on_to_the_same_end(taught, tmp_path, monkeypatch):
-    settings = ("forgetting.max_forgetting=0.3", "forgetting.every=1", "train.checkpoint_every=3")
+    settings = ("forgetting.max_forgetting=0.3", "forgetting.every=2", "train.checkpoint_every=3")
     whole = train(recipe_of(taught, *settings), tmp_path / "whole")
     real = Run.append
 

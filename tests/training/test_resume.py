@@ -1,5 +1,6 @@
 """Killed anywhere and resumed == never killed, bit for bit."""
 
+import gc
 import json
 import multiprocessing
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.conftest import colours_in
 from tests.test_cli import call
 from tests.training.test_train import recipe_for
 from tunesmith.data.task import read_task
@@ -55,6 +57,7 @@ def dies_at(event):
 
 def child(recipe, folder, task_file, event, events):
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    gc.freeze()  # what came with the clean process is no garbage
     torch.set_num_threads(1)
     trackers.PATIENCE_SECONDS = 60.0  # machines that run other tests take their time to import an exporter's client
     count = dies_at(event)
@@ -131,26 +134,37 @@ def test_killed_at_any_moment_and_resumed_equals_never_killed(tiny, colours_file
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
 
 
-@pytest.fixture
-def stopped(tiny, colours_file, tmp_path):
-    """A run that died after some checkpoints, and its recipe."""
-    recipe = recipe_for(tiny("chat"), *SETTINGS, task=str(colours_file))
-    _, events = run_child(recipe, tmp_path / "whole", colours_file)
-    code, _ = run_child(recipe, tmp_path / "run", colours_file, event=events - 12)
+@pytest.fixture(scope="module")
+def died(tiny, tmp_path_factory):
+    """A folder with a whole run, one that died after some checkpoints and their task; and their recipe."""
+    folder = tmp_path_factory.mktemp("died")
+    file = folder / "colours.yaml"
+    file.write_text(colours_in(folder).to_yaml(), encoding="utf-8")
+    recipe = recipe_for(tiny("chat"), *SETTINGS, task=str(file))
+    _, events = run_child(recipe, folder / "whole", file)
+    code, _ = run_child(recipe, folder / "run", file, event=events - 12)
     assert code == -signal.SIGKILL
-    assert checkpoint.newest(tmp_path / "run" / "checkpoints").step >= 4
-    return tmp_path / "run", recipe, read_task(colours_file)
+    assert checkpoint.newest(folder / "run" / "checkpoints").step >= 4
+    return folder, recipe
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_the_result_is_the_same(stopped, tmp_path, colours_file, capsys):
+@pytest.fixture
+def stopped(died, tmp_path):
+    """A run of one's own that died after some checkpoints, its recipe and its task."""
+    folder, recipe = died
+    shutil.copytree(folder / "run", tmp_path / "run")
+    return tmp_path / "run", recipe, read_task(folder / "colours.yaml")
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_the_result_is_the_same(stopped, died):
     folder, recipe, _ = stopped
     newest = checkpoint.newest(folder / "checkpoints").folder
     weights = newest / "optimizer.safetensors"
     content = bytearray(weights.read_bytes())
     content[-100] ^= 4
     weights.write_bytes(content)
-    assert run_child(recipe, folder, colours_file)[0] == 0
-    assert outcome(folder) == outcome(tmp_path / "whole")
+    assert run_child(recipe, folder, died[0] / "colours.yaml")[0] == 0
+    assert outcome(folder) == outcome(died[0] / "whole")
     assert (newest.with_name(newest.name + ".corrupt")).is_dir()
 
 
@@ -160,9 +174,13 @@ def test_resuming_another_recipe_or_other_data_is_refused_by_name(stopped):
     with pytest.raises(RunError, match="train.learning_rate: .* then, 0.5 now"):
         train(other, folder, task, resume=True)
     file = task.source.train.file
-    file.write_text(file.read_text() + json.dumps({"id": "new", "thing": "sea", "colour": "blue"}) + "\n")
-    with pytest.raises(RunError, match="data.train"):
-        train(recipe, folder, task, resume=True)
+    before = file.read_text()
+    try:
+        file.write_text(before + json.dumps({"id": "new", "thing": "sea", "colour": "blue"}) + "\n")
+        with pytest.raises(RunError, match="data.train"):
+            train(recipe, folder, task, resume=True)
+    finally:
+        file.write_text(before)
 
 
 def test_resuming_on_another_base_is_refused(stopped):
@@ -274,7 +292,7 @@ def test_a_signal_stops_at_the_steps_edge_and_says_how_to_go_on(
     tiny, colours_file, tmp_path, monkeypatch, capsys, number, code
 ):
     path = tmp_path / "recipe.yaml"
-    path.write_text(recipe_for(tiny("chat"), *SETTINGS, task=str(colours_file)).to_yaml())
+    path.write_text(recipe_for(tiny("chat"), *SETTINGS, "forgetting.limit=8", task=str(colours_file)).to_yaml())
     assert call(monkeypatch, capsys, "train", path, tmp_path / "whole")[0] == 0
     real = loop._accumulate
 
