@@ -18,6 +18,8 @@ from tunesmith.recipe import make_recipe
 from tunesmith.runs.run import Run
 from tunesmith.runs.rungs import Tried, rungs_of, verdict_of
 
+pytestmark = pytest.mark.no_cover  # many whole trainings; what they run is traced by others, and half as slow again
+
 NAMES = ["zero-shot", "one-shot", "few-shot", "prompt tuning", "LoRA", "full fine-tuning"]
 QUICK = ("train.batch_tokens=512", "forgetting.tasks=[]", "forgetting.text=false", "limit.validation=8")
 ASKED = Ladder(rows=12, shots=(2, 3))
@@ -390,7 +392,7 @@ def test_nothing_taken_is_said(tiny, colours_file, tmp_path, monkeypatch):
 def planned(needed):
     """Give a stand-in for the plan of a training, which needs so many bytes by the method, where 1000 are free."""
 
-    def plan(recipe, machines):
+    def plan(recipe, machines, requests=False):
         need = needed[recipe.method.name]
         told = SimpleNamespace(available=1000, needed=need)
         return SimpleNamespace(fits=lambda within=0: need <= 1000, peak_bytes=need, outlooks=[told], fixes=())

@@ -29,7 +29,7 @@ def foreseen(step: Step, folder: Path) -> Plan | FitError | None:
     config = read_config(find(step.model))
     check_context(step.model, getattr(config, "max_position_embeddings", None), step.recipe)
     try:
-        return plan(step.recipe, machines=[this_machine(step.recipe)])
+        return plan(step.recipe, machines=[this_machine(step.recipe)], requests=False)
     except SizesError:
         return None
     except ModelError:
@@ -67,7 +67,7 @@ def fitting(recipe: Recipe, folder: Path, made: Plan | None) -> Recipe:
     if made is None or made.fits(this_machine(recipe).memory):
         return recipe
     smaller = _packed(recipe)
-    if smaller is not None and plan(smaller, machines=[this_machine(smaller)]).fits():
+    if smaller is not None and plan(smaller, machines=[this_machine(smaller)], requests=False).fits():
         return smaller
     raise too_large(method_title(recipe.method.name), made, [one for one in made.fixes if _same_rung(one, recipe)])
 

