@@ -30,7 +30,7 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 STEPS = ("preview", "plan", "train", "eval", "compare", "merge", "report", "score")
 SHORT = ["-s", "limit.train=6", "-s", "limit.validation=2", "-s", "train.epochs=1"]
 FEW = {
-    "train": [*SHORT, "-s", "forgetting.limit=8"],
+    "train": [*SHORT, "-s", "forgetting.limit=8", "-s", "forgetting.text=false"],
     "climb": [*SHORT, "--limit", "3", "--target", "rouge1=0"],  # its first rung; tests/climb takes all of them
     "eval": ["--limit", "3"],
     "preview": ["-n", "1"],
@@ -51,8 +51,9 @@ def smollm2(test):
 
 @pytest.fixture
 def reader(tmp_path, monkeypatch, tiny):
-    """A folder with everything that the README's commands name."""
+    """A folder with everything that the README's commands name, and answers kept as on a reader's machine."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TUNESMITH_RESPONSES", str(tmp_path / "kept.sqlite"))
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     (tmp_path / "path" / "to").mkdir(parents=True)
     shutil.copytree(tiny("chat"), tmp_path / "path" / "to" / "another")
@@ -97,7 +98,7 @@ def test_the_readmes_benchmarks_run(reader, tiny, colours_file, monkeypatch, cap
     assert len(shown) == 3
     for words in shown:
         asked = [str(tiny("t5")) if word == "smollm2" else word for word in words[1:]]
-        few = ["--limit", "2"] if "helm" in words else ["--data", "data", "--limit", "6"]
+        few = ["--limit", "2"] if "helm" in words else ["--data", "data", "--limit", "2"]
         code, _, errors = call(monkeypatch, capsys, *asked, *few)
         assert code == 0, (words, errors)
 

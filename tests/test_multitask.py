@@ -33,10 +33,12 @@ def trained(tmp_path_factory):
     asked["one"] = {"task": "topic", "train": {"epochs": EPOCHS * len(MIXED)}}
     bare = {"forgetting": {"tasks": [], "text": False}}
     asked |= {f"own {task}": {"task": task, "train": {"epochs": EPOCHS}, **bare} for task in MIXED}
-    return {
-        name: tunesmith.train(make_recipe({**told, **values}), folder / name.replace(" ", "-"))
-        for name, values in asked.items()
-    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNESMITH_RESPONSES", str(folder / "kept.sqlite"))  # the base is measured once
+        return {
+            name: tunesmith.train(make_recipe({**told, **values}), folder / name.replace(" ", "-"))
+            for name, values in asked.items()
+        }
 
 
 @pytest.fixture(scope="module")
