@@ -42,7 +42,7 @@ from tunesmith.training import loop
 from tunesmith.training.loop import Past, Plan, make_batch, steps
 from tunesmith.training.optimizer import MasterAdamW
 
-pytestmark = pytest.mark.no_cover  # many whole trainings; what they run is traced by others, and half as slow again
+pytestmark = pytest.mark.no_cover  # many whole trainings: traced, they take half as long again
 
 H = 48  # the hidden size of all tiny models
 WAYS = {

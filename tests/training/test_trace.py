@@ -14,7 +14,7 @@ from tunesmith.reporting.lines import train_lines
 from tunesmith.training import batches, trace
 from tunesmith.training.train import train
 
-pytestmark = pytest.mark.no_cover  # many whole trainings; what they run is traced by others, and half as slow again
+pytestmark = pytest.mark.no_cover  # many whole trainings: traced, they take half as long again
 
 CONFIGS = {
     "llama": LlamaConfig(
