@@ -98,7 +98,7 @@ def test_the_readmes_benchmarks_run(reader, tiny, colours_file, monkeypatch, cap
     assert len(shown) == 3
     for words in shown:
         asked = [str(tiny("t5")) if word == "smollm2" else word for word in words[1:]]
-        few = ["--limit", "2"] if "helm" in words else ["--data", "data", "--limit", "2"]
+        few = ["--limit", "2"] if "helm" in words else ["--data", "data", "--limit", "3"]
         code, _, errors = call(monkeypatch, capsys, *asked, *few)
         assert code == 0, (words, errors)
 

@@ -96,9 +96,8 @@ def plan(
     """Plan a training on `machines`; without any on this one, and beside it on each of the table.
 
     `price` is what an hour of the first machine costs, or of each machine by its name, all devices together.
-    `requests` says that what one takes, before and after the training, is told too.
-    Fixes are told for the first machine. Raises ModelError for a family whose sizes are not known, ConfigError for
-    the price of a machine that is not planned for, and whatever a training would refuse in its rows.
+    Fixes are told for the first machine, and, if `requests`, what one takes there. Raises ModelError for a family of
+    unknown sizes, ConfigError for the price of a machine not planned for, and what a training would refuse in its rows.
     """
     prices = _prices([one.name for one in machines] or ["here", *MACHINES], price)
     place = find(recipe.model)
@@ -107,9 +106,8 @@ def plan(
     prepared = _prepared(recipe, task)
     work_of(recipe, config, prepared)  # first: what is loaded for it is then part of what the program takes
     made = plan_rows(recipe, config, prepared, tuple(machines) or (this_machine(recipe), *MACHINES.values()), prices)
-    if isinstance(prepared, int) or not requests:
-        return made
-    return with_rungs(made, recipe, task or load_work(recipe), config)
+    told = requests and not isinstance(prepared, int)
+    return with_rungs(made, recipe, task or load_work(recipe), config) if told else made
 
 
 def plan_rows(
