@@ -114,7 +114,7 @@ def figures(folder: Path) -> dict[str, Any]:
             for rung in rungs_of(run)
         ],
         "tests": list(verdict.reasons),
-        "machine": run.provenance(),
+        "machine": {name: value for name, value in run.provenance().items() if name != "command"},
     }
 
 

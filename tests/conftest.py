@@ -39,9 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     threads = max(1, min(2, torch.get_num_threads()) // workers)
     torch.set_num_threads(threads)
-    os.environ["OMP_NUM_THREADS"] = str(
-        threads
-    )  # for processes that tests start: two of two threads wait on each other
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # processes that tests start take no more than their worker
 
 
 def pytest_collection_finish() -> None:

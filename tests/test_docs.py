@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TASKS = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
-# Each verb is run on a few rows; everything else stays as the README has it.
+# Each verb is run on a few rows, and asked little of what is forgotten; everything else stays as the README has it.
 STEPS = ("preview", "plan", "train", "eval", "compare", "merge", "report", "score")
 SHORT = ["-s", "limit.train=6", "-s", "limit.validation=2", "-s", "train.epochs=1"]
 FEW = {

@@ -18,7 +18,7 @@ from tunesmith.recipe import make_recipe
 from tunesmith.runs.run import Run
 from tunesmith.runs.rungs import Tried, rungs_of, verdict_of
 
-pytestmark = pytest.mark.no_cover  # many whole trainings: traced, they take half as long again
+pytestmark = pytest.mark.no_cover  # many whole trainings: traced, they take a quarter longer
 
 NAMES = ["zero-shot", "one-shot", "few-shot", "prompt tuning", "LoRA", "full fine-tuning"]
 QUICK = ("train.batch_tokens=512", "forgetting.tasks=[]", "forgetting.text=false", "limit.validation=8")

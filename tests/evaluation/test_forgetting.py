@@ -25,7 +25,7 @@ from tunesmith.runs.records import Ability, Answer, TextLoss
 from tunesmith.runs.run import Run
 from tunesmith.training.train import train as learn
 
-pytestmark = pytest.mark.no_cover  # many whole trainings: traced, they take half as long again
+pytestmark = pytest.mark.no_cover  # many whole trainings: traced, they take a quarter longer
 
 CHOICES = list(WORDS)
 

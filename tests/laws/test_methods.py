@@ -42,8 +42,6 @@ from tunesmith.training import loop
 from tunesmith.training.loop import Past, Plan, make_batch, steps
 from tunesmith.training.optimizer import MasterAdamW
 
-pytestmark = pytest.mark.no_cover  # many whole trainings: traced, they take half as long again
-
 H = 48  # the hidden size of all tiny models
 WAYS = {
     "full": Full(),

@@ -28,7 +28,7 @@ from tunesmith.runs.run import Run, differences
 from tunesmith.training import loop, trackers
 from tunesmith.training.train import train
 
-pytestmark = pytest.mark.no_cover  # many whole trainings: traced, they take half as long again
+pytestmark = pytest.mark.no_cover  # many whole trainings: traced, they take a quarter longer
 
 # Children come from a clean process that has imported everything and computed nothing.
 CHILDREN = multiprocessing.get_context("forkserver")

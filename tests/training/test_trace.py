@@ -14,8 +14,6 @@ from tunesmith.reporting.lines import train_lines
 from tunesmith.training import batches, trace
 from tunesmith.training.train import train
 
-pytestmark = pytest.mark.no_cover  # many whole trainings: traced, they take half as long again
-
 CONFIGS = {
     "llama": LlamaConfig(
         hidden_size=384, intermediate_size=1024, num_hidden_layers=6, num_attention_heads=6, num_key_value_heads=2,

@@ -96,8 +96,8 @@ def plan(
     """Plan a training on `machines`; without any on this one, and beside it on each of the table.
 
     `price` is what an hour of the first machine costs, or of each machine by its name, all devices together.
-    Fixes are told for the first machine, and, if `requests`, what one takes there. Raises ModelError for a family of
-    unknown sizes, ConfigError for the price of a machine not planned for, and what a training would refuse in its rows.
+    Fixes are told for the first machine, and what a request takes on it if `requests`. Raises ModelError for a family
+    of unknown sizes, ConfigError for a machine's price that is not planned for, and what a training refuses in rows.
     """
     prices = _prices([one.name for one in machines] or ["here", *MACHINES], price)
     place = find(recipe.model)
