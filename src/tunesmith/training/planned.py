@@ -97,7 +97,7 @@ def plan(
 
     `price` is what an hour of the first machine costs, or of each machine by its name, all devices together.
     Fixes are told for the first machine, and what a request takes on it if `requests`. Raises ModelError for a family
-    of unknown sizes, ConfigError for the price of an unplanned machine, and whatever a training would refuse in its rows.
+    of unknown sizes, ConfigError for the price of an unplanned machine, and what a training would refuse in its rows.
     """
     prices = _prices([one.name for one in machines] or ["here", *MACHINES], price)
     place = find(recipe.model)
